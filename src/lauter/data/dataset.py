@@ -1,0 +1,190 @@
+"""Dataset: pixels by index, labels as given, stable ids, class names. What all sources open into."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lauter.errors import DataError
+
+UNLABELLED = -1
+"""Given label of an image that has none."""
+OPEN = -1
+"""True label of an image that belongs to none of the classes."""
+
+Int64s = NDArray[np.int64]
+Pixels = NDArray[np.uint8]
+
+
+class Images(Protocol):
+    """Pixels by index. Small sets are one array; large ones are read from disk when asked for."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def uniform(self) -> Pixels | None:
+        """All images as one uint8 array [N, 3, S, S] where they are resident; None where they stream."""
+        ...
+
+    def read(self, index: int) -> Pixels:
+        """One image, whole, as uint8 [3, H, W] in RGB."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageFault:
+    """An image that could not be used, or that was changed to be used.
+
+    Attributes:
+        id: the image's id.
+        fault: 'unreadable', 'truncated', 'empty', 'tiny', 'enormous', ... : see ``data/images.py``.
+        detail: what the decoder said, for people.
+        dropped: whether the image is left out of the data set.
+    """
+
+    id: str
+    fault: str
+    detail: str
+    dropped: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images that are not trusted.
+
+    Everything downstream is keyed by the row index 0..N-1; ``ids`` are what users see.
+
+    Attributes:
+        name: short name, for titles and file names.
+        images: pixels by index.
+        labels: [N] int64, labels as given; ``UNLABELLED`` (-1) where there is none.
+        class_names: K names; label k means class_names[k].
+        ids: [N] stable ids (relative paths or row keys), unique.
+        true_labels: [N] int64 or None; ``OPEN`` (-1) for images of no class. Evaluation only:
+            training and selection never see it (see :meth:`without_truth`).
+        faults: images that were left out or changed on the way in.
+        source: how it was opened, for config.yaml.
+    """
+
+    name: str
+    images: Images
+    labels: Int64s
+    class_names: tuple[str, ...]
+    ids: NDArray[np.str_]
+    true_labels: Int64s | None = None
+    faults: tuple[ImageFault, ...] = ()
+    source: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n, k = len(self.images), len(self.class_names)
+        for name, values in (("labels", self.labels), ("ids", self.ids), ("true_labels", self.true_labels)):
+            if values is not None and len(values) != n:
+                raise DataError(f"{self.name}: {len(values)} {name} for {n} images")
+        for name, values in (("label", self.labels), ("true label", self.true_labels)):
+            if values is not None and n and (values.min() < -1 or values.max() >= k):
+                raise DataError(f"{self.name}: {name}s must be in -1..{k - 1}, found {values.min()}..{values.max()}")
+        if len(np.unique(self.ids)) != n:
+            values, counts = np.unique(self.ids, return_counts=True)
+            again = ", ".join(repr(str(v)) for v in values[counts > 1][:3])
+            raise DataError(f"{self.name}: ids must be unique; these stand more than once: {again}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes."""
+        return len(self.class_names)
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """[N] whether the image has a given label."""
+        return self.labels != UNLABELLED
+
+    def without_truth(self) -> "Dataset":
+        """The same data without true labels: what training and selection code receives."""
+        return replace(self, true_labels=None)
+
+    def with_labels(self, labels: Int64s) -> "Dataset":
+        """The same images under other labels."""
+        return replace(self, labels=np.asarray(labels, dtype=np.int64))
+
+    def subset(self, index: Sequence[int] | NDArray[Any]) -> "Dataset":
+        """The rows at ``index`` (integers, or a mask [N]), in that order."""
+        rows = np.asarray(index)
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+        truth = None if self.true_labels is None else self.true_labels[rows]
+        return replace(
+            self,
+            images=select_images(self.images, rows),
+            labels=self.labels[rows],
+            ids=self.ids[rows],
+            true_labels=truth,
+        )
+
+    def fingerprint(self) -> str:
+        """Hash of ids, given labels and class names (and pixels where resident); keys caches and runs."""
+        digest = hashlib.sha256()
+        digest.update("\0".join(self.class_names).encode())
+        digest.update("\0".join(self.ids.tolist()).encode())
+        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        if self.images.uniform is not None:
+            digest.update(np.ascontiguousarray(self.images.uniform).tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class ResidentImages:
+    """Images of one size in one array.
+
+    Attributes:
+        pixels: uint8 [N, 3, S, S].
+    """
+
+    pixels: Pixels
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4 or self.pixels.shape[1] != 3:
+            raise DataError(f"resident pixels must be uint8 [N, 3, H, W], not {self.pixels.dtype} {self.pixels.shape}")
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def uniform(self) -> Pixels | None:
+        """The array itself."""
+        return self.pixels
+
+    def read(self, index: int) -> Pixels:
+        """One image, uint8 [3, S, S]."""
+        return self.pixels[index]
+
+
+@dataclass(frozen=True, eq=False)
+class SelectedImages:
+    """Some rows of streamed images, in a given order."""
+
+    images: Images
+    rows: Int64s
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def uniform(self) -> Pixels | None:
+        """Streamed images are not resident."""
+        return None
+
+    def read(self, index: int) -> Pixels:
+        """One image, uint8 [3, H, W]."""
+        return self.images.read(int(self.rows[index]))
+
+
+def select_images(images: Images, rows: Int64s) -> Images:
+    """The images at ``rows``: a copy where they are resident, a view where they stream."""
+    if images.uniform is not None:
+        return ResidentImages(images.uniform[rows])
+    return SelectedImages(images, rows)
