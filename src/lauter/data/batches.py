@@ -1,0 +1,254 @@
+"""Batches: which images come together in a step, and in which views.
+
+A batch carries the stable index of each image and its pixels, nothing else: labels, beliefs and teacher
+outputs are looked up by index by whoever may see them. The order of an epoch is a pure function of
+(seed, epoch), so training continues in the middle of an epoch exactly where it stopped.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from lauter.data.counters import draw_order
+from lauter.data.dataset import Images, Int64s, Pixels
+from lauter.data.views import IDENTITY, ViewRecipe, draw_crop_boxes, render_view
+from lauter.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step's images.
+
+    Attributes:
+        index: int64 [B] on the device; rows of the data set.
+        views: one uint8 [B, 3, S, S] per view, or one float32 [B, D] where the batch is of features.
+    """
+
+    index: Tensor
+    views: tuple[Tensor, ...]
+
+    @property
+    def images(self) -> Tensor:
+        """The first view."""
+        return self.views[0]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def _split_evenly(order: Int64s, batch_size: int) -> list[Int64s]:
+    """Batches whose sizes differ by one at most, so that no epoch ends on a handful of images."""
+    return np.array_split(order, max(1, -(-len(order) // batch_size)))
+
+
+class ImageBatches:
+    """Shuffled batches of views of the rows ``index`` of some images.
+
+    Args:
+        images: pixels; resident ones live on ``device`` as uint8, others are read by workers.
+        index: rows that take part.
+        batch_size: images in a step.
+        recipes: one view per recipe and image.
+        image_size: side of the views in pixels.
+        seed: decides order and views.
+        device: where the views are made.
+        workers: reading processes for streamed images; 0 reads here.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        index: Int64s,
+        batch_size: int,
+        recipes: tuple[ViewRecipe, ...],
+        image_size: int,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be 1 or more, not {batch_size}")
+        if not len(index):
+            raise DataError("there is no image to train on: every one was left out")
+        self.images = images
+        self.index = np.asarray(index, dtype=np.int64)
+        self.batch_size = batch_size
+        self.recipes = recipes
+        self.image_size = image_size
+        self.seed = seed
+        self.device = torch.device(device)
+        self.workers = workers
+        pixels = images.uniform
+        self._resident = None if pixels is None else make_resident(pixels, image_size, self.device)
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return max(1, -(-len(self.index) // self.batch_size))
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Images in an epoch; a second view does not count."""
+        return len(self.index)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from ``first_step`` on."""
+        order = self.index[draw_order(self.seed, len(self.index), epoch)]
+        steps = _split_evenly(order, self.batch_size)[first_step:]
+        first_view = epoch * len(self.recipes)
+        if self._resident is None:
+            yield from self._stream(steps, first_view)
+            return
+        for rows in steps:
+            index = torch.from_numpy(rows).to(self.device)
+            yield Batch(index, self._render([self._resident[index]] * len(self.recipes), rows, first_view))
+
+    def _render(
+        self, pictures: list[Tensor], rows: Int64s, first_view: int, cropped: bool = False
+    ) -> tuple[Tensor, ...]:
+        return tuple(
+            render_view(picture, recipe, self.seed, rows, first_view + number, cropped=cropped)
+            for number, (picture, recipe) in enumerate(zip(pictures, self.recipes, strict=True))
+        )
+
+    def _stream(self, steps: list[Int64s], first_view: int) -> Iterator[Batch]:
+        reader = _ImageReader(self.images, self.recipes, self.image_size, self.seed, first_view)
+        for rows, pictures in zip(steps, _read_batches(reader, steps, self.workers), strict=True):
+            index = torch.from_numpy(rows).to(self.device)
+            on_device = [picture.to(self.device, non_blocking=True) for picture in pictures]
+            yield Batch(index, self._render(on_device, rows, first_view, cropped=True))
+
+
+class FeatureBatches:
+    """Shuffled batches of stored features, for training a head alone.
+
+    Args:
+        features: float32 [N, D] on the device.
+        index: rows that take part.
+        batch_size: rows in a step.
+        seed: decides the order.
+    """
+
+    def __init__(self, features: Tensor, index: Int64s, batch_size: int, *, seed: int = 0) -> None:
+        if not len(index):
+            raise DataError("there is no labelled image to train a head on")
+        self.features = features
+        self.index = np.asarray(index, dtype=np.int64)
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return max(1, -(-len(self.index) // self.batch_size))
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Rows in an epoch."""
+        return len(self.index)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from ``first_step`` on."""
+        order = self.index[draw_order(self.seed, len(self.index), epoch)]
+        for rows in _split_evenly(order, self.batch_size)[first_step:]:
+            index = torch.from_numpy(rows).to(self.features.device)
+            yield Batch(index, (self.features[index],))
+
+
+Batches = ImageBatches | FeatureBatches
+
+
+def read_in_order(
+    images: Images, index: Int64s, batch_size: int, image_size: int, device: torch.device, workers: int = 0
+) -> Iterator[Batch]:
+    """Unchanged images at ``index``, in that order: what evaluation and feature extraction read."""
+    rows = np.asarray(index, dtype=np.int64)
+    steps = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    if images.uniform is not None:
+        for step in steps:
+            pixels = make_resident(images.uniform[step], image_size, device)
+            yield Batch(torch.from_numpy(step).to(device), (pixels,))
+        return
+    reader = _ImageReader(images, (IDENTITY,), image_size, seed=0, first_view=0)
+    for step, pictures in zip(steps, _read_batches(reader, steps, workers), strict=True):
+        yield Batch(torch.from_numpy(step).to(device), (pictures[0].to(device),))
+
+
+def make_resident(pixels: Pixels, size: int, device: torch.device) -> Tensor:
+    """Images of one size on the device as uint8 [N, 3, size, size]; resized once where they differ."""
+    stored = torch.from_numpy(pixels)
+    if stored.shape[-2:] == (size, size):
+        return stored.to(device)
+    parts = [
+        torch.nn.functional.interpolate(
+            part.float(), (size, size), mode="bilinear", antialias=True, align_corners=False
+        )
+        .round_()
+        .clamp_(0, 255)
+        .to(torch.uint8)
+        for part in torch.split(stored, 1024)
+    ]
+    return torch.cat(parts).to(device) if parts else stored.new_zeros((0, 3, size, size)).to(device)
+
+
+@dataclass(frozen=True, eq=False)
+class _ImageReader:
+    """Reads a batch of streamed images, cropped and resized for each view; runs in a worker."""
+
+    images: Images
+    recipes: tuple[ViewRecipe, ...]
+    image_size: int
+    seed: int
+    first_view: int
+
+    def read(self, rows: Int64s) -> list[Tensor]:
+        boxes = [
+            draw_crop_boxes(recipe, self.seed, rows, self.first_view + number) if recipe.resizes else None
+            for number, recipe in enumerate(self.recipes)
+        ]
+        size = self.image_size
+        pictures = [np.empty((len(rows), 3, size, size), np.uint8) for _ in self.recipes]
+        for place, row in enumerate(rows):
+            image = Image.fromarray(self.images.read(int(row)).transpose(1, 2, 0))
+            for number, box in enumerate(boxes):
+                crop = None if box is None else box[place]
+                pictures[number][place] = resize_image(image, size, crop).transpose(2, 0, 1)
+        return [torch.from_numpy(picture) for picture in pictures]
+
+    def __getitem__(self, rows: Int64s) -> list[Tensor]:
+        """What torch's DataLoader asks for: its key is a whole batch of rows."""
+        return self.read(rows)
+
+
+def resize_image(image: Image.Image, size: int, box: NDArray[np.float64] | None) -> Pixels:
+    """Resize to size x size: the given box (top, left, height, width as fractions), or else the middle.
+
+    Without a box the short side becomes ``size`` and the middle is kept, the usual evaluation crop.
+    """
+    width, height = image.size
+    if box is None:
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        corners = (left, top, left + side, top + side)
+    else:
+        top, left, tall, wide = box
+        corners = (left * width, top * height, (left + wide) * width, (top + tall) * height)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=corners))
+
+
+def _read_batches(reader: _ImageReader, steps: list[Int64s], workers: int) -> Iterator[list[Tensor]]:
+    if workers == 0:
+        for rows in steps:
+            yield reader.read(rows)
+        return
+    yield from torch.utils.data.DataLoader(
+        reader,  # type: ignore[arg-type]  # map-style by duck typing: a key is a whole batch of rows
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        prefetch_factor=2,
+    )

@@ -1,0 +1,1 @@
+"""Feature mimicking: a student that copies the teacher's penultimate features."""

@@ -1,0 +1,1 @@
+"""Learning from noisy labels: pretraining, warm-up, beliefs, filtering, correction, and the recipe of them."""

@@ -1,0 +1,1 @@
+"""The one visible loop: stages, schedule, checkpoints, progress, and the one inference pass."""

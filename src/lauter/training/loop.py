@@ -1,0 +1,256 @@
+"""The loop: runs stages one after the other. Everything in the project that trains goes through here."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lauter.data.counters import derive_seed
+from lauter.errors import NonFiniteLossError
+from lauter.training.checkpoint import Checkpoints, Position
+from lauter.training.progress import Progress
+from lauter.training.runtime import Runtime
+from lauter.training.schedule import set_lr
+from lauter.training.stage import Stage
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped the run; a checkpoint was written."""
+
+
+@dataclass
+class Cost:
+    """What a stage took.
+
+    Attributes:
+        seconds: wall-clock, over all sessions that trained it.
+        images: images processed (an image seen twice counts twice; two views count two).
+        flops: floating-point operations, forward and backward, all networks.
+    """
+
+    seconds: float = 0.0
+    images: int = 0
+    flops: float = 0.0
+
+
+@dataclass
+class Loop:
+    """Runs stages under one runtime, with one set of checkpoints and one voice.
+
+    Attributes:
+        runtime: device and precision.
+        checkpoints: where states are kept.
+        progress: who is told.
+        seed: of the run; the random state of each step is derived from (seed, stage, epoch, step).
+        checkpoint_seconds: a checkpoint is also written inside an epoch when the last is older than this.
+        costs: what each stage took.
+    """
+
+    runtime: Runtime = field(default_factory=Runtime)
+    checkpoints: Checkpoints = field(default_factory=lambda: Checkpoints(None))
+    progress: Progress = field(default_factory=Progress)
+    seed: int = 0
+    checkpoint_seconds: float = 300.0
+    costs: dict[str, Cost] = field(default_factory=dict)
+
+    def run(self, stages: Sequence[Stage]) -> None:
+        """Run stages in order; a stage that is complete is loaded, not run again."""
+        for stage in stages:
+            self.run_stage(stage)
+
+    def run_stage(self, stage: Stage) -> None:
+        """Train one stage to its end, continuing from its checkpoint where there is one.
+
+        Raises:
+            NonFiniteLossError: a term became NaN or infinite.
+            Interrupted: Ctrl-C; a checkpoint was written.
+            RunError: a checkpoint cannot be written or read.
+        """
+        self._prepare(stage)
+        position, sums, threads = self.checkpoints.load(stage, self.runtime.device)
+        cost = self.costs[stage.name] = Cost(**sums.pop("cost", {}))
+        if position.complete:
+            return
+        if threads not in (None, torch.get_num_threads()):
+            self.progress.say(
+                f"note: {stage.name} was begun with {threads} threads and continues with "
+                f"{torch.get_num_threads()}; the last bits of its weights may differ"
+            )
+        with torch.random.fork_rng(), _stop_signal() as stop:
+            total_steps = stage.epochs * len(stage.batches)
+            for epoch in range(position.epoch, stage.epochs):
+                first_step = position.step if epoch == position.epoch else 0
+                sums = self._run_epoch(stage, epoch, first_step, total_steps, sums, cost, stop)
+                done = epoch + 1 == stage.epochs or stage.finished(epoch)
+                self._save(stage, Position(epoch + 1, 0, complete=done), {}, cost)
+                sums = {}
+                if done:
+                    break
+
+    def _prepare(self, stage: Stage) -> None:
+        for module in stage.modules.values():
+            module.to(self.runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _run_epoch(
+        self,
+        stage: Stage,
+        epoch: int,
+        first_step: int,
+        total_steps: int,
+        sums: dict[str, Any],
+        cost: Cost,
+        stop: threading.Event,
+    ) -> dict[str, Any]:
+        """Take the steps of an epoch from ``first_step`` on and log it."""
+        meter = _Meter(sums, deferred=self.runtime.device.type == "cuda")
+        steps = len(stage.batches)
+        began = saved = time.monotonic()
+        spent = cost.seconds
+        seen = 0
+        stage.begin_epoch(epoch)
+        for step, batch in enumerate(stage.batches.epoch(epoch, first_step), start=first_step):
+            overall = epoch * steps + step
+            torch.manual_seed(derive_seed(self.seed, stage.name, epoch, step))
+            with self.runtime.autocast():
+                terms = {name: value.mean() for name, value in stage.loss(batch).items()}
+            meter.add(step, terms)
+            self._check(stage, epoch, meter)
+            self._step(stage, terms, overall, total_steps)
+            stage.after_step()
+            images = len(batch) * len(batch.views)
+            seen += images
+            cost.images += images
+            cost.flops += images * stage.flops_per_image
+            now = time.monotonic()
+            cost.seconds = spent + now - began
+            rate = seen / max(now - began, 1e-9)
+            left = (total_steps - overall - 1) * (now - began) / (step + 1 - first_step)
+            self.progress.step(
+                stage.name, epoch, stage.epochs, (step + 1) / steps, meter.describe(), rate, left
+            )
+            late = now - saved > self.checkpoint_seconds
+            if (late or stop.is_set()) and step + 1 < steps:
+                meter.settle()
+                self._check(stage, epoch, meter)
+                self._save(stage, Position(epoch, step + 1), meter.sums, cost)
+                saved = now
+            if stop.is_set() and step + 1 < steps:
+                raise Interrupted(stage.name)
+        meter.settle()
+        self._check(stage, epoch, meter)
+        metrics = stage.end_epoch(epoch)
+        cost.seconds = spent + time.monotonic() - began
+        record = {
+            "stage": stage.name,
+            "epoch": epoch,
+            "loss": meter.means(),
+            "metrics": metrics,
+            "images_per_second": seen / max(time.monotonic() - began, 1e-9),
+            "seconds": time.monotonic() - began,
+        }
+        self.progress.epoch(record, stage.epochs)
+        if stop.is_set():
+            done = epoch + 1 == stage.epochs or stage.finished(epoch)
+            self._save(stage, Position(epoch + 1, 0, complete=done), {}, cost)
+            raise Interrupted(stage.name)
+        return meter.sums
+
+    def _step(self, stage: Stage, terms: dict[str, Tensor], overall: int, total_steps: int) -> None:
+        total = sum(value * stage.weights.get(name, 1.0) for name, value in terms.items())
+        if not isinstance(total, Tensor) or not total.requires_grad:
+            return  # nothing in this batch is to be learnt from
+        for part in stage.trained:
+            set_lr(part.optimizer, part.config, overall, total_steps)
+            part.optimizer.zero_grad(set_to_none=True)
+        self.runtime.fabric.backward(total)
+        for part in stage.trained:
+            if part.config.clip:
+                parameters = [p for group in part.optimizer.param_groups for p in group["params"]]
+                torch.nn.utils.clip_grad_norm_(parameters, part.config.clip)
+            part.optimizer.step()
+
+    def _check(self, stage: Stage, epoch: int, meter: "_Meter") -> None:
+        if meter.broken is None:
+            return
+        step, terms = meter.broken
+        path = self.checkpoints.path(stage.name)
+        kept = (
+            f"the last good checkpoint is {path}" if path and path.exists() else "there is no checkpoint yet"
+        )
+        named = ", ".join(f"{name} = {value}" for name, value in terms.items())
+        raise NonFiniteLossError(
+            f"stage {stage.name!r}, epoch {epoch + 1}, step {step + 1}: "
+            f"the loss is not finite ({named}); {kept}. "
+            f"A smaller lr, gradient clipping (clip) or --precision 32 usually helps."
+        )
+
+    def _save(self, stage: Stage, position: Position, sums: dict[str, Any], cost: Cost) -> None:
+        self.checkpoints.save(stage, position, {**sums, "cost": vars(cost).copy()})
+
+
+class _Meter:
+    """Sums of the loss terms over an epoch, and the first step at which one was not finite.
+
+    On an accelerator values are looked at in blocks, so that no step waits for the device.
+    """
+
+    BLOCK = 50
+
+    def __init__(self, sums: dict[str, Any], *, deferred: bool) -> None:
+        self.sums: dict[str, Any] = {"count": 0, "terms": {}, **sums}
+        self.broken: tuple[int, dict[str, float]] | None = None
+        self._deferred = deferred
+        self._waiting: list[tuple[int, list[str], Tensor]] = []
+
+    def add(self, step: int, terms: dict[str, Tensor]) -> None:
+        values = torch.stack([value.detach().float() for value in terms.values()])
+        self._waiting.append((step, list(terms), values))
+        if not self._deferred or len(self._waiting) >= self.BLOCK:
+            self.settle()
+
+    def settle(self) -> None:
+        for step, names, values in self._waiting:
+            numbers = dict(zip(names, values.tolist(), strict=True))
+            if self.broken is None and not bool(torch.isfinite(values).all()):
+                self.broken = (step, numbers)
+            self.sums["count"] += 1
+            for name, number in numbers.items():
+                self.sums["terms"][name] = self.sums["terms"].get(name, 0.0) + number
+        self._waiting.clear()
+
+    def means(self) -> dict[str, float]:
+        return {name: total / self.sums["count"] for name, total in self.sums["terms"].items()}
+
+    def describe(self) -> str:
+        return (
+            "  ".join(f"{name} {value:.3f}" for name, value in self.means().items())
+            if self.sums["count"]
+            else ""
+        )
+
+
+@contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a request to stop after this step; a second one stops at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,77 @@
+"""The one inference pass that beliefs, features, banks and evaluation all use."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lauter.data.batches import read_in_order
+from lauter.data.dataset import Images, Int64s
+from lauter.data.views import IDENTITY, ViewRecipe, render_view
+from lauter.models.network import Network
+from lauter.training.runtime import Runtime
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a network says about images, in the order asked for.
+
+    Attributes:
+        logits: float32 [N, K].
+        features: float32 [N, D].
+    """
+
+    logits: Tensor
+    features: Tensor
+
+    def classes(self) -> NDArray[np.int64]:
+        """[N] the most probable class of each image."""
+        return np.asarray(self.logits.argmax(1).numpy(), dtype=np.int64)
+
+
+@torch.no_grad()
+def predict(
+    network: Network,
+    images: Images,
+    runtime: Runtime,
+    *,
+    index: Int64s | None = None,
+    image_size: int | None = None,
+    batch_size: int = 512,
+    view: tuple[ViewRecipe, int, int] = (IDENTITY, 0, 0),
+) -> Predictions:
+    """Run a network over images in eval mode and leave it in the mode it was in.
+
+    Args:
+        network: put into eval mode meanwhile.
+        images: what to read.
+        runtime: device and precision.
+        index: rows to predict, all where None.
+        image_size: side of the pictures handed to the network; its own input size where None.
+        batch_size: images at a time.
+        view: (recipe, seed, view number) of the pictures; the unchanged image by default.
+
+    Returns:
+        Predictions for ``index`` in its order, on the host.
+    """
+    rows = np.arange(len(images)) if index is None else np.asarray(index, dtype=np.int64)
+    size = image_size or network.input_spec.size
+    recipe, seed, number = view
+    was_training = network.training
+    network.eval()
+    network.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    logits, features = [], []
+    for batch in read_in_order(images, rows, batch_size, size, runtime.device, runtime.config.workers):
+        pictures = render_view(batch.images, recipe, seed, batch.index.cpu().numpy(), number)
+        with runtime.autocast():
+            output = network(pictures)
+        logits.append(output.logits.float().cpu())
+        features.append(output.features.float().cpu())
+    network.train(was_training)
+    empty = torch.zeros(0, network.num_classes), torch.zeros(0, network.feature_size)
+    joined = tuple(
+        torch.cat(parts) if parts else none for parts, none in zip((logits, features), empty, strict=True)
+    )
+    return Predictions(*joined)

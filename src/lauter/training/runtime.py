@@ -1,0 +1,100 @@
+"""Runtime: device and precision. The one place where Lightning Fabric is set up."""
+
+import logging
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+
+from lauter.errors import ConfigError
+
+Precision = Literal["auto", "32", "bf16"]
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Where and how exactly to compute.
+
+    Attributes:
+        device: auto (an accelerator where there is one), cpu, cuda or mps.
+        precision: auto (bf16 autocast where the processor has it), 32 or bf16.
+        threads: processor threads of this process; 0 leaves torch's choice.
+        workers: reading processes for images that stream from disk.
+        compile: whether networks are compiled by torch.compile.
+    """
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Precision = "auto"
+    threads: int = 0
+    workers: int = 2
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.device not in ("auto", "cpu", "cuda", "mps"):
+            raise ConfigError(f"device must be auto, cpu, cuda or mps, not {self.device!r}")
+        if self.precision not in ("auto", "32", "bf16"):
+            raise ConfigError(f"precision must be auto, 32 or bf16, not {self.precision!r}")
+        if self.threads < 0 or self.workers < 0:
+            raise ConfigError(f"threads and workers must be 0 or more, not {self.threads} and {self.workers}")
+
+
+class Runtime:
+    """Device and precision of this process.
+
+    Args:
+        config: what was asked for.
+
+    Raises:
+        ConfigError: the device is not there, or several processes were launched (a run is one process).
+    """
+
+    def __init__(self, config: RuntimeConfig | None = None) -> None:
+        self.config = config or RuntimeConfig()
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        _check_device(self.config.device)
+        bf16 = self.config.precision == "bf16" or (
+            self.config.precision == "auto" and has_bf16(self.config.device)
+        )
+        self.precision: Literal["bf16", "32"] = "bf16" if bf16 else "32"
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                "WORLD_SIZE is above 1, but a run is one process for now; start it without torchrun"
+            )
+        logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+        self.fabric = Fabric(
+            accelerator=self.config.device,
+            devices=1,
+            precision="bf16-mixed" if bf16 else "32-true",
+        )
+        self.fabric.launch()
+        self.device: torch.device = self.fabric.device
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision context that forward passes run in."""
+        context: AbstractContextManager[None] = self.fabric.autocast()
+        return context
+
+
+def has_bf16(device: str) -> bool:
+    """Whether the processor computes in bfloat16 itself (elsewhere it would be slower than float32)."""
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
+        return False
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _check_device(device: str) -> None:
+    missing = (device == "cuda" and not torch.cuda.is_available()) or (
+        device == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise ConfigError(
+            f"device {device} was asked for, but torch finds none here; use --device cpu or auto"
+        )

@@ -1,0 +1,103 @@
+"""Stage: what one part of a training run owns and does. The loop in ``loop.py`` runs any list of them.
+
+A stage names its modules, its optimisers, its batches and its loss; momentum networks, queues, beliefs and
+other state live in the stage too and are saved with it. Plain cross-entropy, the F&F recipe, feature
+mimicking and every rival are stages; none has a loop of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lauter.data.batches import Batch
+from lauter.training.schedule import OptimizerConfig, ParameterGroups, make_optimizer
+
+
+class BatchSource(Protocol):
+    """Where a stage's batches come from: image, feature or any other batches, resumable by (epoch, step)."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Images in an epoch."""
+        ...
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Any:
+        """Iterate the batches of an epoch from ``first_step`` on."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """An optimiser and the config that drives it."""
+
+    optimizer: torch.optim.Optimizer
+    config: OptimizerConfig
+
+
+class Stage:
+    """One part of a training run. Subclass, or use as it is with a loss of your own.
+
+    Attributes:
+        name: unique in the run; names its checkpoint and its lines in metrics.jsonl.
+        epochs: how many; a stage may stop before (:meth:`finished`).
+        batches: what it trains on.
+        modules: every module it owns, trained or not; all are saved. Frozen ones stay in eval mode.
+        trained: optimisers, in a fixed order.
+        weights: factor of each loss term; 1 where a term is not named.
+        flops_per_image: forward multiply-adds times two of everything a training image passes through,
+            backward passes included; for the cost account.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        epochs: int,
+        batches: BatchSource,
+        modules: Mapping[str, nn.Module],
+        *,
+        weights: Mapping[str, float] | None = None,
+        flops_per_image: float = 0.0,
+    ) -> None:
+        self.name = name
+        self.epochs = epochs
+        self.batches = batches
+        self.modules = dict(modules)
+        self.trained: list[Trained] = []
+        self.weights = dict(weights or {})
+        self.flops_per_image = flops_per_image
+
+    def train_with(self, parameters: ParameterGroups, config: OptimizerConfig) -> None:
+        """Add an optimiser over some parameters."""
+        self.trained.append(Trained(make_optimizer(parameters, config), config))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Named loss terms, each [B] (averaged by the loop) or a scalar."""
+        raise NotImplementedError(f"stage {self.name!r} defines no loss")
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Run before the first step of an epoch, and again when an epoch is resumed in its middle."""
+        for module in self.modules.values():
+            module.train(any(parameter.requires_grad for parameter in module.parameters()))
+
+    def after_step(self) -> None:
+        """Run after the optimisers stepped: momentum networks, queues, weight averages."""
+
+    def end_epoch(self, epoch: int) -> dict[str, float]:
+        """Run after an epoch; what is returned is logged."""
+        return {}
+
+    def finished(self, epoch: int) -> bool:
+        """Whether to stop after this epoch although epochs are left."""
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """Whatever besides modules and optimisers must survive a stop: tensors, numbers, lists, dicts."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state` gave."""
