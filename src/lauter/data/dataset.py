@@ -85,7 +85,9 @@ class Dataset:
                 raise DataError(f"{self.name}: {len(values)} {name} for {n} images")
         for name, values in (("label", self.labels), ("true label", self.true_labels)):
             if values is not None and n and (values.min() < -1 or values.max() >= k):
-                raise DataError(f"{self.name}: {name}s must be in -1..{k - 1}, found {values.min()}..{values.max()}")
+                raise DataError(
+                    f"{self.name}: {name}s must be in -1..{k - 1}, found {values.min()}..{values.max()}"
+                )
         if len(np.unique(self.ids)) != n:
             values, counts = np.unique(self.ids, return_counts=True)
             again = ", ".join(repr(str(v)) for v in values[counts > 1][:3])
@@ -102,7 +104,7 @@ class Dataset:
     @property
     def labelled(self) -> NDArray[np.bool_]:
         """[N] whether the image has a given label."""
-        return self.labels != UNLABELLED
+        return np.asarray(self.labels != UNLABELLED)
 
     def without_truth(self) -> "Dataset":
         """The same data without true labels: what training and selection code receives."""
@@ -148,7 +150,9 @@ class ResidentImages:
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4 or self.pixels.shape[1] != 3:
-            raise DataError(f"resident pixels must be uint8 [N, 3, H, W], not {self.pixels.dtype} {self.pixels.shape}")
+            raise DataError(
+                f"resident pixels must be uint8 [N, 3, H, W], not {self.pixels.dtype} {self.pixels.shape}"
+            )
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -160,7 +164,7 @@ class ResidentImages:
 
     def read(self, index: int) -> Pixels:
         """One image, uint8 [3, S, S]."""
-        return self.pixels[index]
+        return np.asarray(self.pixels[index])
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,7 +75,9 @@ class Network(nn.Module):
         super().__init__()
         feature_size = getattr(backbone, "feature_size", None)
         if not isinstance(feature_size, int) or feature_size < 1:
-            raise ModelError(f"backbone {name!r} states no feature_size; wrap it with lauter.models.wrap_module")
+            raise ModelError(
+                f"backbone {name!r} states no feature_size; wrap it with lauter.models.wrap_module"
+            )
         self.name = name
         self.backbone = backbone
         self.feature_size = feature_size
@@ -84,7 +86,9 @@ class Network(nn.Module):
         if head is None:
             head = nn.Linear(feature_size, num_classes) if num_classes else NoHead()
         self.head = head
-        self.register_buffer("pixel_mean", 255 * torch.tensor(input_spec.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer(
+            "pixel_mean", 255 * torch.tensor(input_spec.mean).view(3, 1, 1), persistent=False
+        )
         self.register_buffer("pixel_std", 255 * torch.tensor(input_spec.std).view(3, 1, 1), persistent=False)
 
     def normalise(self, pixels: Tensor) -> Tensor:

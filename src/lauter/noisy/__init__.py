@@ -1,1 +1,1 @@
-"""Learning from noisy labels: pretraining, warm-up, beliefs, filtering, correction, and the recipe of them."""
+"""Noisy labels: pretraining, warm-up, beliefs, filtering, correction, and the recipe made of them."""

@@ -29,7 +29,7 @@ def find_neighbours(features: NDArray[np.float32], k: int) -> Int64s:
     Returns:
         [N, k] rows, nearest first, never the image itself.
     """
-    count, size = features.shape
+    count = len(features)
     if not 1 <= k < count:
         raise ConfigError(f"{count} images have no {k} neighbours each; choose k between 1 and {count - 1}")
     vectors = np.ascontiguousarray(features - features.mean(0), dtype=np.float32)

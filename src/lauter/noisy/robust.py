@@ -53,8 +53,9 @@ class RobustConfig:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.neighbours < 1 or self.refresh_neighbours < 0:
             raise ConfigError(
-                "robust training needs epochs, batch_size and neighbours of 1 or more, refresh_neighbours of 0 "
-                f"or more, not {self.epochs}, {self.batch_size}, {self.neighbours}, {self.refresh_neighbours}"
+                "robust training needs epochs, batch_size and neighbours of 1 or more, refresh_neighbours "
+                "of 0 or more, not "
+                f"{self.epochs}, {self.batch_size}, {self.neighbours}, {self.refresh_neighbours}"
             )
         if not 0 <= self.ema_decay < 1 or not 0 <= self.ensemble_momentum < 1:
             raise ConfigError(

@@ -1,0 +1,1 @@
+"""Benchmarks: suites that resume, their result files, and the tables made from them."""

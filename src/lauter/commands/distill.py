@@ -1,0 +1,32 @@
+"""``lauter distill``: a small student that mimics a finished teacher."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from lauter.commands import flags
+from lauter.errors import ConfigError
+from lauter.pipeline import RunOptions, distill
+from lauter.results import summarise
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb."""
+    parser = flags.make_parser(
+        "distill",
+        "A small student that mimics a finished teacher: --teacher is the file that lauter train or fit wrote.",
+        "DATA --teacher FILE [--labels labels.parquet] [flags]",
+    )
+    flags.add_data_flags(parser)
+    flags.add_run_flags(parser)
+    parser.add_argument("--labels", type=str | None, help="checked label table of the same images")
+    arguments, config = flags.parse_run(parser, argv)
+    if not config.teacher:
+        raise ConfigError("distill needs --teacher FILE, the teacher.safetensors of a finished run")
+    data, test = flags.open_data(arguments, config)
+    options = RunOptions(arguments.out, arguments.resume, arguments.tensorboard, Console())
+    result = distill(data, config.teacher, labels=arguments.labels, test=test, config=config, options=options)
+    print(summarise(result.metrics))
+    print(f"student     {result.directory / 'student.safetensors'}")
+    print(f"report      {result.directory / 'report.html'}")
+    return 0

@@ -1,0 +1,35 @@
+"""``lauter evaluate``: score a saved model on labelled images."""
+
+import json
+from collections.abc import Sequence
+
+from lauter.commands import flags
+from lauter.evaluate import evaluate
+from lauter.export import load
+from lauter.files import write_json
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb."""
+    parser = flags.make_parser(
+        "evaluate", "Score a saved model on labelled images.", "MODEL DATA [--split test] [flags]"
+    )
+    parser.add_argument("model", help="a .safetensors file or a run directory")
+    flags.add_data_flags(parser, test=False)
+    parser.add_argument("--out", type=str | None, help="write the scores to this JSON file too")
+    arguments = flags.parse(parser, argv)
+    model = load(arguments.model)
+    data = flags.open_dataset(
+        arguments.data,
+        split=arguments.split,
+        label_column=arguments.label_column,
+        truth_column=arguments.truth_column,
+        size=arguments.size,
+        class_names=model.class_names,
+        min_per_class=0,
+    )
+    scores = evaluate(model, data)
+    if arguments.out:
+        write_json(flags.require_free(arguments.out), scores)
+    print(json.dumps(scores, indent=2))
+    return 0

@@ -1,0 +1,149 @@
+"""The settings of the whole way, as frozen dataclasses; presets only fill them in."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from lauter.distill.mimic import MimicConfig
+from lauter.errors import ConfigError
+from lauter.noisy.pretrain import PretrainConfig
+from lauter.noisy.robust import RobustConfig
+from lauter.noisy.warmup import WarmupConfig
+from lauter.training.runtime import RuntimeConfig
+from lauter.training.supervised import SupervisedConfig
+
+Preset = Literal["quick", "standard", "thorough"]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """The whole way from doubtful labels to a small model.
+
+    Attributes:
+        student: name of the small network (see ``lauter.models``); chosen by image size where empty.
+        teacher: name of the network that is trained robustly and then mimicked; by image size where empty.
+        teacher_weights: a local file the teacher's backbone starts from; pretraining is then left out.
+        teacher_pretrained: whether the teacher's backbone starts from the weights that timm or torchvision
+            offer; pretraining is then left out.
+        image_size: side of the pictures in pixels; 0 takes the student's, or the data's for zoo networks.
+        augment: none, digits (no flips) or objects.
+        holdout: share of the labelled images that is never trained on and selects the epoch.
+        keep: which epoch's weights are kept: selected (by the noisy hold-out) or last.
+        baseline: whether the same student is also trained by plain cross-entropy on the given labels.
+        seed: of everything drawn.
+        pretrain: self-supervised pretraining of the teacher.
+        warmup: its head, alone.
+        robust: the teacher on kept and corrected labels.
+        distill: the student.
+        supervised: the baseline; its epochs are set so that it sees as many images as the student.
+        runtime: device, precision, threads.
+    """
+
+    student: str = ""
+    teacher: str = ""
+    teacher_weights: str = ""
+    teacher_pretrained: bool = False
+    image_size: int = 0
+    augment: Literal["none", "digits", "objects"] = "objects"
+    holdout: float = 0.1
+    keep: Literal["selected", "last"] = "last"
+    baseline: bool = True
+    seed: int = 0
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    warmup: WarmupConfig = field(default_factory=WarmupConfig)
+    robust: RobustConfig = field(default_factory=RobustConfig)
+    distill: MimicConfig = field(default_factory=MimicConfig)
+    supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        if self.augment not in ("none", "digits", "objects"):
+            raise ConfigError(f"augment must be none, digits or objects, not {self.augment!r}")
+        if self.keep not in ("selected", "last"):
+            raise ConfigError(f"keep must be selected or last, not {self.keep!r}")
+        if not 0 < self.holdout < 0.5:
+            raise ConfigError(f"holdout must be a share of the images in (0, 0.5), not {self.holdout}")
+        if self.image_size and not 8 <= self.image_size <= 1024:
+            raise ConfigError(f"image_size must be 8 to 1024 pixels (0: automatic), not {self.image_size}")
+        if self.seed < 0:
+            raise ConfigError(f"seed must be 0 or more, not {self.seed}")
+        if self.teacher_weights and self.teacher_pretrained:
+            raise ConfigError("teacher_weights and teacher_pretrained contradict each other; choose one")
+
+
+def load_preset(name: str) -> FitConfig:
+    """The settings of a preset.
+
+    Args:
+        name: quick (10,000 images of 32 x 32 in under 15 minutes on 2 cores), standard (under 30) or
+            thorough (the lengths that papers train for).
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    lengths = {"quick": (20, 15, 20), "standard": (60, 30, 40), "thorough": (500, 200, 240)}
+    if name not in lengths:
+        raise ConfigError(f"preset must be one of {', '.join(lengths)}, not {name!r}")
+    pretrain, robust, distill = lengths[name]
+    config = FitConfig()
+    return dataclasses.replace(
+        config,
+        pretrain=dataclasses.replace(config.pretrain, epochs=pretrain),
+        robust=dataclasses.replace(config.robust, epochs=robust),
+        distill=dataclasses.replace(config.distill, epochs=distill),
+        supervised=dataclasses.replace(config.supervised, epochs=distill),
+    )
+
+
+def to_plain(value: Any) -> Any:
+    """A config as plain dicts, lists and scalars, for YAML and JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {entry.name: to_plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(name): to_plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+T = TypeVar("T")
+
+
+def from_plain(kind: type[T], plain: dict[str, Any], where: str = "") -> T:
+    """A config from plain dicts, as :func:`to_plain` gave or a person wrote; absent settings keep defaults.
+
+    Raises:
+        ConfigError: a setting is unknown or out of its range; the message names it with its place.
+    """
+    defaults = kind()
+    known = {entry.name for entry in dataclasses.fields(defaults)}  # type: ignore[arg-type]
+    if unknown := sorted(set(plain) - known):
+        raise ConfigError(f"unknown setting {where}{unknown[0]}; known here: {', '.join(sorted(known))}")
+    values: dict[str, Any] = {}
+    for name, value in plain.items():
+        default = getattr(defaults, name)
+        if dataclasses.is_dataclass(default) and isinstance(value, dict):
+            values[name] = from_plain(type(default), value, f"{where}{name}.")
+        elif isinstance(default, tuple) and isinstance(value, list):
+            values[name] = tuple(value)
+        else:
+            values[name] = value
+    return kind(**values)
+
+
+def read_config(path: str | Path) -> FitConfig:
+    """Read a FitConfig from a YAML file (a run's config.yaml, or one that a person wrote).
+
+    Raises:
+        ConfigError: there is no such file, it is no YAML mapping, or a setting is wrong.
+    """
+    try:
+        plain = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{path} holds no settings: a YAML mapping was expected")
+    return from_plain(FitConfig, plain.get("fit", plain))
