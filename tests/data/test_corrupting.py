@@ -80,7 +80,7 @@ def test_foreign_images_are_fitted_to_the_clean_size() -> None:
 def test_streamed_images_are_replaced_as_they_are(class_folders: Callable[..., Path]) -> None:
     root = class_folders(a=20, b=20)
     clean = open_dataset(root, resident_limit=0)
-    foreign = make_dataset("foreign", "xy", 30, side=20)
+    foreign = make_dataset("foreign", "xy", 5, side=20)  # as many as are needed: each is used
     noisy = corrupt(clean, NoiseRecipe("open", open_rate=0.25), open_source=foreign)
     assert noisy.images.uniform is None
     assert noisy.true_labels is not None

@@ -68,6 +68,7 @@ def test_the_source_opens_the_same_again(
     assert again.fingerprint() == first.fingerprint()
     assert (again.images.uniform is None) == (first.images.uniform is None)
     assert again.source == first.source
+    assert (first.source["resident_limit"] == 0) == (first.images.uniform is None)
 
 
 def test_a_relative_path_is_recorded_absolute(
@@ -168,6 +169,7 @@ def test_paths_that_are_not_there_are_refused(tmp_path: Path) -> None:
         ({"resident_limit": -1}, "resident_limit must be at least 0"),
         ({"max_pixels": 0}, "max_pixels must be at least 1"),
         ({"class_names": "ab"}, "class_names must be a sequence of names, not the one string 'ab'"),
+        ({"class_names": []}, "class_names must name 2 classes or more"),
         ({"class_names": ["a", "b", "a"]}, "class_names must differ from each other"),
     ],
 )

@@ -83,13 +83,15 @@ def test_numbered_classes_stand_in_number_order(class_folders: Folders) -> None:
 
 def test_images_are_found_at_any_depth_and_hidden_ones_ignored(class_folders: Folders) -> None:
     root = class_folders(cat=2, dog=2)
-    (root / "cat" / "deep" / "er").mkdir(parents=True)
-    shutil.copy(root / "cat" / "0.png", root / "cat" / "deep" / "er" / "x.PNG")
+    (root / "cat" / "0deep" / "er").mkdir(parents=True)
+    shutil.copy(root / "cat" / "0.png", root / "cat" / "0deep" / "er" / "x.PNG")
     shutil.copy(root / "cat" / "0.png", root / "cat" / ".hidden.png")
     shutil.copytree(root / "cat", root / ".cache")
     shutil.copytree(root / "dog", root / "cat" / ".thumbs")
     dataset = open_dataset(root)
-    assert dataset.ids.tolist() == ["cat/0.png", "cat/1.png", "cat/deep/er/x.PNG", "dog/0.png", "dog/1.png"]
+    assert dataset.ids.tolist() == ["cat/0.png", "cat/0deep/er/x.PNG", "cat/1.png", "dog/0.png", "dog/1.png"]
+    np.testing.assert_array_equal(dataset.labels, [0, 0, 0, 1, 1])
+    np.testing.assert_array_equal(dataset.images.read(0), dataset.images.read(1))
     assert dataset.faults == ()
 
 

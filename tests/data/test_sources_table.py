@@ -232,6 +232,7 @@ def test_a_struct_without_bytes_names_a_file(tmp_path: Path, picture: Picture) -
         ([1, None, 2, 1, 2], ("1", "2"), [0, -1, 1, 0, 1]),
         ([1.0, None, 2.0, 1.0, 2.0], ("1", "2"), [0, -1, 1, 0, 1]),
         ([True, None, False, True, False], ("False", "True"), [1, -1, 0, 1, 0]),
+        (["b ", None, " a", "b", ""], ("a", "b"), [1, -1, 0, 1, -1]),
         (pa.array(["b", None, "a", "b", "a"]).dictionary_encode(), ("a", "b"), [1, -1, 0, 1, 0]),
     ],
 )
@@ -239,7 +240,8 @@ def test_parquet_labels_of_every_kind(
     tmp_path: Path, picture: Picture, values: Any, names: tuple[str, ...], labels: list[int]
 ) -> None:
     images = [encode(picture(number)) for number in range(5)]
-    dataset = open_dataset(write_parquet_table(tmp_path / "x.parquet", {"image": images, "label": values}))
+    path = write_parquet_table(tmp_path / "x.parquet", {"image": images, "label": values})
+    dataset = open_dataset(path, min_per_class=1)
     assert dataset.class_names == names
     np.testing.assert_array_equal(dataset.labels, labels)
 
@@ -292,8 +294,9 @@ def test_an_image_column_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"nonsense")
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
-        open_dataset(tmp_path / "x.parquet")
+    for open_it in (open_dataset, available_splits):
+        with pytest.raises(DataError, match="cannot be read as Parquet"):
+            open_it(tmp_path / "x.parquet")
 
 
 @pytest.fixture

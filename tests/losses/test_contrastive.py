@@ -102,8 +102,15 @@ def test_finite_at_every_norm_and_lifted(norm: float, dtype: torch.dtype) -> Non
     torch.testing.assert_close(moco.detach(), torch.full((3,), math.log(4) if vanished else 0.0))
     (gradient,) = torch.autograd.grad((simclr + moco).sum(), first)
     assert bool(gradient.isfinite().all())
-    if vanished:
-        torch.testing.assert_close(gradient, torch.zeros_like(gradient))
+
+
+def test_a_zero_projection_among_others_gets_no_gradient() -> None:
+    first = torch.tensor([[0.0, 0.0], [1.0, 0.0]], requires_grad=True)
+    second, queue = torch.tensor([[0.6, 0.8], [1.0, 1.0]]), torch.tensor([[0.0, 1.0]])
+    for losses in (nt_xent(first, second), info_nce_queue(first, second, queue)):
+        (gradient,) = torch.autograd.grad(losses.sum(), first)
+        torch.testing.assert_close(gradient[0], torch.zeros(2))
+        assert float(gradient[1].abs().sum()) > 0.01
 
 
 def test_autocast_does_not_touch_the_similarities() -> None:

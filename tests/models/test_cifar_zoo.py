@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from lauter.models import CIFAR_ZOO, InputSpec, Network, count_parameters
 from lauter.models.cifar import StagedBackbone
+from lauter.models.cifar.channel_shuffle import shuffle_channels
 from lauter.models.cifar.resnet50 import Bottleneck
-from lauter.models.cifar.shufflenet_v1 import shuffle_channels
-from lauter.models.cifar.shufflenet_v2 import interleave_channels
 from lauter.models.cifar.staged import conv_bn
 
 # Parameters with 100 classes and penultimate size, from the public networks of the CRD benchmark.
@@ -262,13 +261,3 @@ def test_shuffle_deals_groups_out_in_turn(groups: int, memory_format: torch.memo
     torch.testing.assert_close(shuffled, expected, rtol=0, atol=0)
     if memory_format == torch.channels_last:
         assert shuffled.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_interleave_takes_channels_in_turn() -> None:
-    a, b = torch.randn(2, 2, 5, 3, 4, generator=torch.Generator().manual_seed(0))
-    joined = interleave_channels(a, b)
-    assert joined.shape == (2, 10, 3, 4)
-    for channel in range(5):
-        torch.testing.assert_close(joined[:, 2 * channel], a[:, channel], rtol=0, atol=0)
-        torch.testing.assert_close(joined[:, 2 * channel + 1], b[:, channel], rtol=0, atol=0)
-    torch.testing.assert_close(joined, shuffle_channels(torch.cat([a, b], dim=1), 2), rtol=0, atol=0)

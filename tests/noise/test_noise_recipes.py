@@ -82,6 +82,21 @@ def test_steps_do_not_disturb_each_other() -> None:
     np.testing.assert_array_equal(closed.labels, whole.labels)
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        NoiseRecipe("tail", ratio=10),
+        NoiseRecipe("closed", closed_kind="symmetric", closed_rate=0.3),
+        NoiseRecipe("open", open_rate=0.2),
+    ],
+    ids=lambda recipe: recipe.name,
+)
+def test_every_step_depends_on_the_seed(recipe: NoiseRecipe) -> None:
+    candidates = CANDIDATES if recipe.open_rate else None
+    hashes = {apply_recipe(recipe, LABELS, 10, seed, open_candidates=candidates).sha256 for seed in (0, 0, 1)}
+    assert len(hashes) == 2
+
+
 def test_human_labels_are_taken_as_they_are() -> None:
     human = (LABELS + (np.arange(len(LABELS)) % 5 == 0)) % 10
     made = apply_recipe(

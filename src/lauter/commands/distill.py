@@ -14,7 +14,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the verb."""
     parser = flags.make_parser(
         "distill",
-        "A small student that mimics a finished teacher: --teacher is the file that lauter train or fit wrote.",
+        "A small student that mimics a finished teacher, the file that lauter train or fit wrote.",
         "DATA --teacher FILE [--labels labels.parquet] [flags]",
     )
     flags.add_data_flags(parser)

@@ -4,9 +4,10 @@ import json
 from collections.abc import Sequence
 
 from lauter.commands import flags
-from lauter.evaluate import evaluate
+from lauter.data import open_dataset
 from lauter.export import load
 from lauter.files import write_json
+from lauter.scoring import evaluate
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=str | None, help="write the scores to this JSON file too")
     arguments = flags.parse(parser, argv)
     model = load(arguments.model)
-    data = flags.open_dataset(
+    data = open_dataset(
         arguments.data,
         split=arguments.split,
         label_column=arguments.label_column,

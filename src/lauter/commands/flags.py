@@ -20,7 +20,7 @@ class _UsageError(LauterError):
 class Parser(ArgumentParser):
     """jsonargparse's parser with short messages, dashes in flag names and ``--no-`` switches."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what ``__main__`` turns into one line and exit code 2."""
         cause = ex
         while cause is not None:
@@ -29,9 +29,9 @@ class Parser(ArgumentParser):
             cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
         raise _UsageError(f"{_dashes(' '.join(message.split()))} (see lauter {self.prog.split()[-1]} --help)")
 
-    def format_help(self) -> str:
+    def format_help(self, *arguments: Any, **options: Any) -> str:
         """Help with dashes, as flags are typed."""
-        return _dashes(super().format_help())
+        return _dashes(super().format_help(*arguments, **options))
 
 
 def make_parser(verb: str, description: str, usage: str) -> Parser:
@@ -145,16 +145,27 @@ def open_data(arguments: Namespace, config: FitConfig | None = None) -> tuple[Da
     elif "test" in available_splits(spec):
         split = "test"
     names = list(data.class_names)
-    tried = [name for name in (arguments.truth_column, arguments.label_column) if name]
-    for column in tried:
+    label, truth = arguments.label_column, arguments.truth_column
+    # The test part may have both columns, or the truth alone (as CIFAR-10 beside CIFAR-10N's labels).
+    tried = [(label, truth), (truth, None)] if truth else [(label, None)]
+    for last, (label_column, truth_column) in enumerate(tried, start=1):
         try:
-            return data, open_dataset(
-                spec, split=split, label_column=column, class_names=names, min_per_class=0, **options
+            test = open_dataset(
+                spec,
+                split=split,
+                label_column=label_column,
+                truth_column=truth_column,
+                class_names=names,
+                min_per_class=0,
+                **options,
             )
-        except LauterError as error:
-            if column not in str(error):
+            break
+        except LauterError:
+            if last == len(tried):
                 raise
-    return data, open_dataset(spec, split=split, class_names=names, min_per_class=0, **options)
+    if test.true_labels is None:
+        test = test.subset(test.labelled)
+    return data, test
 
 
 def require_free(path: str | Path) -> Path:

@@ -114,6 +114,16 @@ class Dataset:
         """The same images under other labels."""
         return replace(self, labels=np.asarray(labels, dtype=np.int64))
 
+    def with_truth(self, true_labels: Int64s) -> "Dataset":
+        """The same images with these true labels."""
+        return replace(self, true_labels=np.asarray(true_labels, dtype=np.int64))
+
+    def as_open(self, class_names: tuple[str, ...]) -> "Dataset":
+        """The same images as images of none of ``class_names``: unlabelled, and open in truth."""
+        nothing = np.full(len(self), UNLABELLED, dtype=np.int64)
+        ids = np.array([f"open/{name}" for name in self.ids], dtype=np.str_)
+        return replace(self, labels=nothing, true_labels=nothing + 0, class_names=class_names, ids=ids)
+
     def subset(self, index: Sequence[int] | NDArray[Any]) -> "Dataset":
         """The rows at ``index`` (integers, or a mask [N]), in that order."""
         rows = np.asarray(index)
@@ -192,3 +202,29 @@ def select_images(images: Images, rows: Int64s) -> Images:
     if images.uniform is not None:
         return ResidentImages(images.uniform[rows])
     return SelectedImages(images, rows)
+
+
+def concatenate(first: Dataset, second: Dataset) -> Dataset:
+    """Two resident data sets of the same classes as one, for evaluation sets with open images.
+
+    Raises:
+        DataError: their classes or image sizes differ, they stream, or one has a truth and one has not.
+    """
+    one, two = first.images.uniform, second.images.uniform
+    if first.class_names != second.class_names:
+        raise DataError(f"{first.name} and {second.name} have different classes; they cannot be joined")
+    if one is None or two is None or one.shape[1:] != two.shape[1:]:
+        raise DataError(f"{first.name} and {second.name}: only resident images of one size can be joined")
+    if (first.true_labels is None) != (second.true_labels is None):
+        raise DataError(f"{first.name} and {second.name}: one has true labels, the other has not")
+    truth = None
+    if first.true_labels is not None and second.true_labels is not None:
+        truth = np.concatenate([first.true_labels, second.true_labels])
+    return replace(
+        first,
+        images=ResidentImages(np.concatenate([one, two])),
+        labels=np.concatenate([first.labels, second.labels]),
+        ids=np.concatenate([first.ids, second.ids]),
+        true_labels=truth,
+        faults=first.faults + second.faults,
+    )

@@ -18,6 +18,7 @@ from lauter.data.splitting import take_stratified
 from lauter.errors import DataError
 
 RESIDENT_LIMIT = 2 * 1024**3
+"""Bytes of pixels up to which images are held in memory, by default."""
 
 
 def open_dataset(
@@ -215,6 +216,8 @@ def _check_arguments(
         raise DataError(
             f"{where}: class_names must be a sequence of names, not the one string {class_names!r}"
         )
+    if class_names is not None and len(class_names) < 2:
+        raise DataError(f"{where}: class_names must name 2 classes or more, not {list(class_names)}")
     if class_names is not None and len(set(class_names)) != len(class_names):
         raise DataError(f"{where}: class_names must differ from each other; got {shorten(class_names)}")
     if where == "digits":

@@ -85,7 +85,8 @@ def build_timm_network(name: str, num_classes: int, image_size: int | None, pret
         )
     except Exception as error:
         cause = "its weights cannot be had" if pretrained else f"it cannot be built for side {image_size}"
-        raise ModelError(f"{full_name}: {cause} ({type(error).__name__}: {error})") from error
+        way_out = "; pass weights=FILE with a local copy" if pretrained else ""
+        raise ModelError(f"{full_name}: {cause} ({type(error).__name__}: {error}){way_out}") from error
 
     data_config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     height, width = data_config["input_size"][1:]

@@ -48,7 +48,8 @@ def build_torchvision_network(
         )
     except Exception as error:
         cause = "its weights cannot be had" if pretrained else f"it cannot be built for side {size}"
-        raise ModelError(f"{full_name}: {cause} ({type(error).__name__}: {error})") from error
+        way_out = "; pass weights=FILE with a local copy" if pretrained else ""
+        raise ModelError(f"{full_name}: {cause} ({type(error).__name__}: {error}){way_out}") from error
 
     linears = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linears:

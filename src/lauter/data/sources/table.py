@@ -154,14 +154,15 @@ def list_table(
 
 def list_table_splits(path: Path) -> tuple[str, ...]:
     """Values of a manifest's split column, ordered; none where it has no such column."""
-    if path.suffix.lower() == ".parquet":
-        schema = pq.read_schema(path)
-        column = col.find_column(schema.names, None, col.SPLIT_COLUMNS, "split", str(path))
-        table = pq.ParquetFile(path).read(columns=[column] if column else [])
-    else:
+    if path.suffix.lower() != ".parquet":
         table = _read_csv(path)
         column = col.find_column(table.column_names, None, col.SPLIT_COLUMNS, "split", str(path))
-    return _distinct_splits(table, column) if column else ()
+        return _distinct_splits(table, column) if column else ()
+    try:
+        column = col.find_column(pq.read_schema(path).names, None, col.SPLIT_COLUMNS, "split", str(path))
+        return _distinct_splits(pq.ParquetFile(path).read(columns=[column]), column) if column else ()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet ({error})") from error
 
 
 def find_shards(folder: Path) -> dict[str, list[Path]]:
@@ -195,7 +196,7 @@ def _read_csv(path: Path) -> Any:
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             header = [name.strip() for name in next(reader, [])]
             records = [record for record in reader if record]
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise DataError(f"{path}: cannot be read as UTF-8 {path.suffix[1:].upper()} ({error})") from error
     if not header or len(set(header)) < len(header):
         raise DataError(f"{path}: the first line must name the columns, each once; it says {header}")

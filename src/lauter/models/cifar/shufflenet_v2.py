@@ -3,20 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from lauter.models.cifar.channel_shuffle import shuffle_channels
 from lauter.models.cifar.staged import StagedBackbone, conv_bn
 
 
-def interleave_channels(first: Tensor, second: Tensor) -> Tensor:
-    """Join two [B, C, H, W] as one [B, 2C, H, W], channel by channel in turn.
-
-    It is joining and shuffling in one copy; channels_last memory stays channels_last.
-    """
-    pairs = torch.stack([first.permute(0, 2, 3, 1), second.permute(0, 2, 3, 1)], dim=4)
-    return pairs.flatten(3).permute(0, 3, 1, 2)
-
-
 class SplitBlock(nn.Module):
-    """Half of the channels pass as they are, half through 1x1, 3x3 per channel, 1x1."""
+    """Half of the channels pass as they are, half through 1x1, 3x3 per channel, 1x1; joined and shuffled."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -28,11 +20,11 @@ class SplitBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]."""
         kept, changed = x.chunk(2, dim=1)
-        return interleave_channels(kept, self.branch(changed))
+        return shuffle_channels(torch.cat([kept, self.branch(changed)], dim=1), groups=2)
 
 
 class DownBlock(nn.Module):
-    """Two branches of stride 2 on all channels, joined."""
+    """Two branches of stride 2 on all channels, joined and shuffled."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -49,7 +41,7 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C', H / 2, W / 2]."""
-        return interleave_channels(self.short(x), self.long(x))
+        return shuffle_channels(torch.cat([self.short(x), self.long(x)], dim=1), groups=2)
 
 
 def shufflenet_v2() -> StagedBackbone:

@@ -1,0 +1,97 @@
+"""``lauter corrupt``: a copy of a clean data set with known label noise."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lauter.commands import flags
+from lauter.data import Dataset, available_splits, corrupt, open_dataset, write_splits
+from lauter.data.dataset import concatenate
+from lauter.errors import ConfigError
+from lauter.noise import RECIPES, NoiseRecipe
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb."""
+    parser = flags.make_parser(
+        "corrupt",
+        "Write a copy of a clean data set with label noise, as Parquet; the truth stands in the columns "
+        "true_label and noise. A test split is copied clean, with open test images behind it.",
+        "DATA --recipe NAME --out DIR [flags]",
+    )
+    flags.add_data_flags(parser, test=False)
+    parser.add_argument("--recipe", type=str | None, help=f"one of {', '.join(RECIPES)}; or say it in rates:")
+    parser.add_argument("--ratio", type=float, default=1.0, help="largest class over smallest")
+    parser.add_argument("--closed_kind", default="symmetric", help="symmetric, pairs or human")
+    parser.add_argument("--closed_rate", type=float, default=0.0, help="share of images with a wrong class")
+    parser.add_argument("--open_rate", type=float, default=0.0, help="share of images of no class")
+    parser.add_argument("--open_source", type=str | None, help="data set that open images come from")
+    parser.add_argument("--open_test", type=int, default=0, help="open images to add to the test split")
+    parser.add_argument("--human_column", type=str | None, help="column of labels that people gave")
+    parser.add_argument("--head_size", type=int | None, help="images of the largest class")
+    parser.add_argument("--clip", type=bool, default=False, help="let small classes fall short of the tail")
+    parser.add_argument("--seed", type=int, default=0, help="of everything drawn")
+    parser.add_argument("--out", type=str, required=True, help="new directory to write to")
+    arguments = flags.parse(parser, argv)
+    recipe: NoiseRecipe | str = arguments.recipe or NoiseRecipe(
+        "custom",
+        arguments.ratio,
+        arguments.closed_kind,
+        arguments.closed_rate,
+        arguments.open_rate,
+    )
+    clean = open_dataset(arguments.data, split=arguments.split, label_column=arguments.label_column)
+    size = clean.source["image_size"]
+    human = None
+    if arguments.human_column:
+        column = open_dataset(
+            arguments.data,
+            split=arguments.split,
+            label_column=arguments.human_column,
+            class_names=clean.class_names,
+        )
+        human = column.labels
+    foreign = None
+    if arguments.open_source:
+        foreign = open_dataset(arguments.open_source, image_size=size)
+    noisy = corrupt(
+        clean,
+        recipe,
+        seed=arguments.seed,
+        head_size=arguments.head_size,
+        open_source=foreign,
+        human_labels=human,
+        clip=arguments.clip,
+    )
+    splits = {"train": noisy}
+    if "test" in available_splits(arguments.data) and arguments.split != "test":
+        splits["test"] = _make_test(arguments, clean, size)
+    write_splits(splits, arguments.out)
+    record = noisy.source["corruption"]
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in record["counts"].items())
+    print(f"{arguments.out}: {len(noisy):,} images ({counts}), hash {record['sha256'][:16]}")
+    print(f"lauter fit {arguments.out} --label-column label --truth-column true_label")
+    return 0
+
+
+def _make_test(arguments: flags.Namespace, clean: Dataset, size: int) -> Dataset:
+    """The clean test split, with ``open_test`` images of the other set's test split behind it."""
+    test = open_dataset(
+        arguments.data,
+        split="test",
+        label_column=arguments.label_column,
+        class_names=clean.class_names,
+        min_per_class=0,
+    )
+    test = test.with_truth(test.labels)
+    if not arguments.open_test:
+        return test
+    if not arguments.open_source:
+        raise ConfigError("--open-test needs --open-source, the data set that open images come from")
+    foreign = open_dataset(arguments.open_source, split="test", image_size=size, min_per_class=0)
+    from lauter.noise import find_candidates, find_recipe
+
+    left_out = find_recipe(arguments.recipe).left_out if arguments.recipe else ()
+    rows, _ = find_candidates(foreign.labels, foreign.class_names, clean.class_names, left_out)
+    chosen = np.sort(np.random.default_rng(arguments.seed).permutation(rows)[: arguments.open_test])
+    return concatenate(test, foreign.subset(chosen).as_open(clean.class_names))
