@@ -84,7 +84,7 @@ def load_preset(name: str) -> FitConfig:
     Raises:
         ConfigError: there is no such preset.
     """
-    lengths = {"quick": (20, 15, 20), "standard": (60, 30, 40), "thorough": (500, 200, 240)}
+    lengths = {"quick": (25, 18, 20), "standard": (60, 30, 40), "thorough": (500, 200, 240)}
     if name not in lengths:
         raise ConfigError(f"preset must be one of {', '.join(lengths)}, not {name!r}")
     pretrain, robust, distill = lengths[name]

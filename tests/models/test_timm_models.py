@@ -79,7 +79,8 @@ def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(
-        ModelError, match=r"timm:resnet18: its weights cannot be had \(OSError: no route to host"
+        ModelError,
+        match=r"timm:resnet18: its weights cannot be had \(OSError: no route to host\); pass weights=FILE",
     ):
         create_network("timm:resnet18", 10, pretrained=True)
 

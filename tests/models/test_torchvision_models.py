@@ -61,7 +61,9 @@ def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr(torchvision.models, "get_model", fail)
-    with pytest.raises(ModelError, match=r"its weights cannot be had \(OSError: no route to host"):
+    with pytest.raises(
+        ModelError, match=r"its weights cannot be had \(OSError: no route to host\); pass weights=FILE"
+    ):
         create_network("torchvision:resnet18", 10, pretrained=True)
 
 

@@ -50,8 +50,10 @@ def make_label_table(data: Dataset, robust: RobustStage, holdout: Int64s) -> pd.
     assessment = robust.assessment
     suggested, confidence = propose_labels(robust.beliefs, robust.prior)
     rows, given = np.arange(len(data)), np.maximum(data.labels, 0)
-    names = np.array(data.class_names, dtype=object)
+    names: NDArray[np.object_] = np.array(data.class_names, dtype=object)
     known = data.labelled
+    own_names = names[given]
+    own_names[~known] = None
     part = np.full(len(data), "train", dtype="<U7")
     part[holdout] = "holdout"
     own = {
@@ -63,7 +65,7 @@ def make_label_table(data: Dataset, robust: RobustStage, holdout: Int64s) -> pd.
     return pd.DataFrame(
         {
             "id": data.ids.astype(object),
-            "given": np.where(known, names[given], None),
+            "given": own_names,
             "verdict": decide_verdicts(data.labels, assessment, robust.corrected).astype(object),
             "suggested": np.where(assessment.kept, names[given], names[suggested]),
             "p_given_right": np.where(known, assessment.p_right, np.nan),

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jsonargparse import Namespace
 
 from lauter.commands import flags
 from lauter.data import Dataset, available_splits, corrupt, open_dataset, write_splits
 from lauter.data.dataset import concatenate
 from lauter.errors import ConfigError
-from lauter.noise import RECIPES, NoiseRecipe
+from lauter.noise import RECIPES, NoiseRecipe, find_candidates, find_recipe
 
 
 def main(argv: Sequence[str]) -> int:
@@ -74,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _make_test(arguments: flags.Namespace, clean: Dataset, size: int) -> Dataset:
+def _make_test(arguments: Namespace, clean: Dataset, size: int) -> Dataset:
     """The clean test split, with ``open_test`` images of the other set's test split behind it."""
     test = open_dataset(
         arguments.data,
@@ -89,8 +90,6 @@ def _make_test(arguments: flags.Namespace, clean: Dataset, size: int) -> Dataset
     if not arguments.open_source:
         raise ConfigError("--open-test needs --open-source, the data set that open images come from")
     foreign = open_dataset(arguments.open_source, split="test", image_size=size, min_per_class=0)
-    from lauter.noise import find_candidates, find_recipe
-
     left_out = find_recipe(arguments.recipe).left_out if arguments.recipe else ()
     rows, _ = find_candidates(foreign.labels, foreign.class_names, clean.class_names, left_out)
     chosen = np.sort(np.random.default_rng(arguments.seed).permutation(rows)[: arguments.open_test])

@@ -111,7 +111,7 @@ class RobustStage(TrackedStage):
         self.device = batches.device
         self.neighbour_count = max(1, min(config.neighbours, len(data) // 10))
         self.neighbours = find_neighbours(features.numpy(), self.neighbour_count)
-        self.features = features.clone()
+        self.features = features.to(self.device, copy=True)
         self.ensemble = EpochEnsemble(len(data), data.num_classes, config.ensemble_momentum)
         self.ensemble.update(np.arange(len(data)), probabilities)
         self.prior = estimate_prior(self.given, np.ones(len(data)), data.num_classes)
@@ -130,7 +130,7 @@ class RobustStage(TrackedStage):
         output = self.network(batch.images)
         with torch.no_grad():
             self._fresh[batch.index] = (output.logits + self._log_prior).softmax(1)
-            self._fresh_features[batch.index] = output.features
+            self.features[batch.index] = output.features
         values = cross_entropy(output.logits, self._targets[batch.index], log_prior=self._log_prior)
         return {"classification": mean_over(values, self._weights[batch.index])}
 
@@ -141,11 +141,10 @@ class RobustStage(TrackedStage):
         prior = torch.log(torch.from_numpy(self.prior)).float()
         self.ensemble.update(holdout, (seen.logits + prior).softmax(1).double().numpy())
         self.ensemble.update(self.train_rows, self._fresh[self.train_rows].double().cpu().numpy())
-        self.features[holdout] = seen.features
-        self.features[self.train_rows] = self._fresh_features[self.train_rows].cpu()
+        self.features[holdout] = seen.features.to(self.device)
         every = self.config.refresh_neighbours
         if every and (epoch + 1) % every == 0:
-            self.neighbours = find_neighbours(self.features.numpy(), self.neighbour_count)
+            self.neighbours = find_neighbours(self.features.cpu().numpy(), self.neighbour_count)
         self._judge(epoch)
         known = self.given != UNLABELLED
         return {
@@ -200,7 +199,6 @@ class RobustStage(TrackedStage):
         self._targets = torch.from_numpy(targets).to(self.device)
         self._weights = torch.from_numpy(weights).float().to(self.device)
         self._log_prior = torch.log(torch.from_numpy(self.prior)).float().to(self.device)
-        self._fresh_features = self.features.to(self.device)
 
     def state(self) -> dict[str, Any]:
         """Everything that beliefs and judgements are made of."""
@@ -208,7 +206,6 @@ class RobustStage(TrackedStage):
             "neighbours": self.neighbours,
             "ensemble": self.ensemble.probabilities,
             "seen": self.ensemble.seen,
-            "prior": self.prior,
             "stable_for": self.stable_for,
             "suggested": self.suggested,
             "corrected": self.corrected,
@@ -224,7 +221,6 @@ class RobustStage(TrackedStage):
             "noise_rate": self.assessment.noise_rate,
             "features": self.features,
             "fresh": self._fresh,
-            "fresh_features": self._fresh_features,
             **super().state(),
         }
 
@@ -243,7 +239,6 @@ class RobustStage(TrackedStage):
             state["noise_rate"],
             arrays["class_noise_rates"],
         )
-        self.features = state["features"].cpu()
+        self.features = state["features"].to(self.device)
         self._set_targets()
-        self._fresh = state["fresh"]
-        self._fresh_features = state["fresh_features"]
+        self._fresh = state["fresh"].to(self.device)

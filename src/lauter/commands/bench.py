@@ -1,0 +1,61 @@
+"""``lauter bench``: run the measurements of the docs, and render their tables."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import Namespace
+from rich.console import Console
+
+from lauter.bench import way
+from lauter.bench.records import ResultFile
+from lauter.commands import flags
+from lauter.config import load_preset
+from lauter.errors import ConfigError
+
+RESULTS = Path("benchmarks/results")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb."""
+    parser = flags.make_parser(
+        "bench",
+        "way: the whole way on CIFAR-10 with label noise beside its alternatives, resumable; "
+        "collect: gather what way has measured so far into a result file.",
+        "way|collect [flags]",
+    )
+    parser.add_argument("what", help="way or collect")
+    parser.add_argument("--cifar10", type=str | None, help="CIFAR-10 with CIFAR-10N's labels as columns")
+    parser.add_argument("--cifar100", type=str | None, help="CIFAR-100")
+    parser.add_argument("--data", type=list[str], default=list(way.DATA), help="which data sets")
+    parser.add_argument("--methods", type=list[str], default=list(way.METHODS), help="which methods")
+    parser.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="which seeds")
+    parser.add_argument("--preset", default="quick", help="lengths of all stages")
+    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves torch's choice")
+    parser.add_argument("--work", default="runs/way", help="checkpoints and parts")
+    parser.add_argument("--out", type=str | None, help="result file; benchmarks/results/way-PRESET.json")
+    arguments = flags.parse(parser, argv)
+    work = Path(arguments.work) / arguments.preset
+    if arguments.what == "way":
+        _measure(arguments, work)
+    elif arguments.what != "collect":
+        raise ConfigError(f"bench measures way, or collects; not {arguments.what!r}")
+    out = Path(arguments.out or RESULTS / f"way-{arguments.preset}.json")
+    command = f"lauter bench way --preset {arguments.preset} --cifar10 CIFAR10 --cifar100 CIFAR100"
+    ResultFile.start(command).append(way.read_work(work)).write(out)
+    print(out)
+    return 0
+
+
+def _measure(arguments: Namespace, work: Path) -> None:
+    if not arguments.cifar10 or not arguments.cifar100:
+        raise ConfigError("bench way needs --cifar10 and --cifar100, folders of Parquet files")
+    if unknown := sorted(set(arguments.data) - set(way.DATA)):
+        raise ConfigError(f"--data must be among {', '.join(way.DATA)}, not {unknown[0]!r}")
+    config = load_preset(arguments.preset)
+    runtime = dataclasses.replace(config.runtime, threads=arguments.threads)
+    config = dataclasses.replace(config, student="resnet8", teacher="resnet20", runtime=runtime)
+    folders = Path(arguments.cifar10), Path(arguments.cifar100)
+    for name in arguments.data:
+        for seed in arguments.seeds:
+            way.measure_way(name, seed, folders, work, config, arguments.methods, Console())
