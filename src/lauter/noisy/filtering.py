@@ -1,16 +1,20 @@
 r"""Instance filtering: how probable is it that each given label is right?
 
 The idea (ours): compare an image's belief in its own label with the beliefs that *wrong* labels of the same
-class get. Wrong labels need not be known for that. Every image labelled otherwise shows what belief class c
-earns where it does not belong, so for each class the null distribution is at hand:
+class get. Wrong labels need not be known for that. Images labelled otherwise show what belief class c earns
+where it does not belong, so for each class a null distribution is at hand:
 
-.. math:: u_i = P\left(p_j[c] < p_i[c] \;\middle|\; \tilde y_j \ne c,\ j \text{ mislabelled}\right),
-          \quad c = \tilde y_i
+.. math:: u_i = P_0\left(p_j[c] < p_i[c] \;\middle|\; \tilde y_j \ne c\right), \quad c = \tilde y_i
 
-Under a wrong label u is uniform, whatever the classifier's quality; right labels gather at 1. So the noise
-rate is the height of the uniform part, and the rest follows by Bayes' rule. Nothing asks the classifier to
-be good or calibrated: on clean data with a classifier that errs on half of the images nearly every label is
-still kept, where disagreement with the classifier would throw half of them away.
+under which u is uniform for wrong labels, whatever the classifier's quality; right labels gather at 1. So
+the noise rate is the height of the uniform part, and the rest follows by Bayes' rule. Nothing asks the
+classifier to be good or calibrated: on clean data with a classifier that errs on half of the images nearly
+every label is still kept, where disagreement with the classifier would throw half of them away.
+
+Wrong labels come from somewhere: dogs are called cats, and images of no class resemble all classes a
+little. So the null of class c is drawn from images like those that carry c wrongly: images are grouped by
+the class they resemble most and by how much (tenths), and each group weighs as many as there are images of
+it that are labelled c and look like something else.
 
 The uniform part is estimated as in multiple testing (Storey, 2002; two-groups model: Efron, 2001), the
 density of u as the closest increasing one (Grenander, 1956).
@@ -26,7 +30,7 @@ from lauter.errors import ConfigError
 from lauter.noisy.beliefs import Floats
 
 _BINS = 100
-_LEVELS = np.linspace(0.1, 0.9, 33)  # where the height of the uniform part is looked for
+_LEVELS = np.linspace(0.15, 0.9, 31)  # where the height of the uniform part is looked for
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,13 @@ class FilterConfig:
     Attributes:
         keep_above: a label is kept when it is right with at least this probability.
         cap: largest share of a class that may be left out; its most credible labels then stay.
-        rounds: times the null distribution is drawn again from the images that look mislabelled.
+        confidence_groups: groups by confidence within the class that an image resembles most.
         pooling: images by which a class's noise rate is drawn to the overall one.
     """
 
     keep_above: float = 0.5
     cap: float = 0.9
-    rounds: int = 3
+    confidence_groups: int = 10
     pooling: float = 30.0
 
     def __post_init__(self) -> None:
@@ -50,9 +54,10 @@ class FilterConfig:
             raise ConfigError(
                 f"filter keep_above must be in [0, 1] and cap in (0, 1], not {self.keep_above} and {self.cap}"
             )
-        if self.rounds < 1 or self.pooling < 0:
+        if self.confidence_groups < 1 or self.pooling < 0:
             raise ConfigError(
-                f"filter rounds must be 1 or more and pooling 0 or more, not {self.rounds} and {self.pooling}"
+                f"filter confidence_groups must be 1 or more and pooling 0 or more, "
+                f"not {self.confidence_groups} and {self.pooling}"
             )
 
 
@@ -90,20 +95,12 @@ def assess_labels(beliefs: Floats, labels: Int64s, config: FilterConfig | None =
     num_classes = beliefs.shape[1]
     known = np.flatnonzero(labels != UNLABELLED)
     given, known_beliefs = labels[known], beliefs[known]
-    right = np.full(len(known), 0.5)
-    standing = np.zeros(len(known))
-    rates = np.zeros(num_classes)
-    overall = 0.0
-    for _ in range(config.rounds):
-        standing = _rank_in_null(known_beliefs, given, 1 - right)
-        overall = _height_of_uniform_part(standing)
-        counts = np.bincount(given, minlength=num_classes)
-        for label in range(num_classes):
-            own = _height_of_uniform_part(standing[given == label]) if counts[label] else overall
-            rates[label] = (counts[label] * own + config.pooling * overall) / max(
-                counts[label] + config.pooling, 1
-            )
-        right = _posterior(standing, overall, rates[given])
+    foreign = (known_beliefs.argmax(1) != given).astype(np.float64)
+    for last in (False, True):
+        standing = _rank_in_null(known_beliefs, given, foreign, config.confidence_groups)
+        right, overall, rates = _split_groups(standing, given, num_classes, config.pooling)
+        if not last:  # an image that resembles its own class may carry its label wrongly all the same
+            foreign = np.where(foreign == 1, 1.0, 1 - right)
     p_right, all_standing = np.zeros(len(labels)), np.zeros(len(labels))
     p_right[known], all_standing[known] = right, standing
     kept = np.zeros(len(labels), dtype=bool)
@@ -111,17 +108,38 @@ def assess_labels(beliefs: Floats, labels: Int64s, config: FilterConfig | None =
     return Assessment(p_right, all_standing, kept, float(np.mean(1 - right)) if len(right) else 0.0, rates)
 
 
-def _rank_in_null(beliefs: Floats, given: Int64s, wrong: Floats) -> Floats:
-    """U [N]: the weighted share of the null below each image's own belief; ties count half.
+def _split_groups(
+    standing: Floats, given: Int64s, num_classes: int, pooling: float
+) -> tuple[Floats, float, Floats]:
+    """Probability of being right [N], noise rate over all, noise rates by class [K]."""
+    overall = _height_of_uniform_part(standing)
+    counts = np.bincount(given, minlength=num_classes)
+    rates = np.full(num_classes, overall)
+    for label in np.flatnonzero(counts):
+        rates[label] = _height_of_uniform_part(standing[given == label])
+    rates = (counts * rates + pooling * overall) / np.maximum(counts + pooling, 1)
+    return _posterior(standing, overall, rates[given]), overall, rates
 
-    Weights: an image labelled otherwise counts as far as its own label looks wrong (so that the null is
-    drawn from images like the mislabelled ones, open images included), less what it may be of the class.
-    """
+
+def _rank_in_null(
+    beliefs: Floats, given: Int64s, foreign: Floats, confidence_groups: int
+) -> Floats:
+    """Standing u [N]: the weighted share of the null below each image's own belief; ties count half."""
+    best, confidence = beliefs.argmax(1), beliefs.max(1)
+    edges = np.quantile(confidence, np.arange(1, confidence_groups) / confidence_groups)
+    group = best * confidence_groups + np.searchsorted(edges, confidence)
+    groups = beliefs.shape[1] * confidence_groups
     standing = np.zeros(len(given))
     for label in np.unique(given):
-        own, other = given == label, given != label
+        own = given == label
+        other = np.flatnonzero(~own)
+        if not len(other):
+            standing[own] = 1.0
+            continue
+        intruders = np.bincount(group[own], foreign[own], minlength=groups)
+        weights = (intruders / np.maximum(np.bincount(group[other], minlength=groups), 1))[group[other]]
+        weights += 1 / len(other)  # one image's worth of all others, for classes without intruders
         null = beliefs[other, label]
-        weights = np.maximum(wrong[other] * (1 - null), 1e-12)
         order = np.argsort(null, kind="stable")
         below = np.concatenate([[0.0], np.cumsum(weights[order])])
         below /= below[-1]

@@ -68,7 +68,7 @@ class SimCLRStage(Stage):
             "pretrain",
             config.epochs,
             batches,
-            {"backbone": network.backbone, "projector": projector},
+            {"network": network, "projector": projector},
             flops_per_image=3 * count_flops(network),
         )
         self.network = network
