@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from lauter.artefacts import TrainedModel, export_onnx, load
     from lauter.config import FitConfig, load_preset
     from lauter.data import Dataset, corrupt, open_dataset
-    from lauter.export import TrainedModel, export_onnx, load
     from lauter.models import Network, create_network, wrap_module
-    from lauter.pipeline import DistillResult, FitResult, RunOptions, TrainResult, distill, fit, train
+    from lauter.pipeline import DistillResult, FitResult, TrainResult, distill, fit, train
+    from lauter.preparation import RunOptions
     from lauter.results import report
     from lauter.scoring import evaluate
 
@@ -26,16 +27,16 @@ _PUBLIC = {
     "FitConfig": "lauter.config",
     "FitResult": "lauter.pipeline",
     "Network": "lauter.models",
-    "RunOptions": "lauter.pipeline",
+    "RunOptions": "lauter.preparation",
     "TrainResult": "lauter.pipeline",
-    "TrainedModel": "lauter.export",
+    "TrainedModel": "lauter.artefacts",
     "corrupt": "lauter.data",
     "create_network": "lauter.models",
     "distill": "lauter.pipeline",
     "evaluate": "lauter.scoring",
-    "export_onnx": "lauter.export",
+    "export_onnx": "lauter.artefacts",
     "fit": "lauter.pipeline",
-    "load": "lauter.export",
+    "load": "lauter.artefacts",
     "load_preset": "lauter.config",
     "open_dataset": "lauter.data",
     "report": "lauter.results",
@@ -73,3 +74,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'lauter' has no attribute {name!r}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

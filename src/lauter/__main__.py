@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from lauter.errors import LauterError
 _USAGE = (
     "usage: lauter VERB ...\n\n{verbs}\n\nlauter VERB --help says more; lauter --version tells the version."
 )
+_RESUMABLE = ("fit", "train", "distill", "demo")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, COMMANDS))
-        print(_USAGE.format(verbs="\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())))
+        verbs = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+        print(_USAGE.format(verbs=verbs), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     if arguments[0] == "--version":
         print(f"lauter {__version__}")
@@ -29,37 +34,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in COMMANDS:
         print(f"lauter: there is no verb {verb!r}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    warnings.showwarning = _show_warning
+    with warnings.catch_warnings():
+        warnings.showwarning = _Teller()
+        return _run(verb, arguments[1:])
+
+
+def _run(verb: str, arguments: Sequence[str]) -> int:
+    resumable = verb in _RESUMABLE
     try:
         module = importlib.import_module(f"lauter.commands.{verb}")
-        return int(module.main(arguments[1:]))
+        code = int(module.main(arguments))
+        sys.stdout.flush()  # a reader who has gone is noticed here, not when Python ends
+        return code
     except LauterError as error:
         print(f"lauter {verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
-        from lauter.training.loop import Interrupted
-
-        done = "a checkpoint was written" if isinstance(error, Interrupted) else "finished stages are kept"
-        print(
-            f"\nlauter {verb}: stopped; {done}. The same command with --resume continues there.",
-            file=sys.stderr,
-        )
+        # By its name: what was interrupted may have been the import of the very module that defines it.
+        saved = type(error).__name__ == "Interrupted"
+        done = "a checkpoint was written" if saved else "finished stages are kept"
+        way_on = f"; {done}. The same command with --resume continues there." if resumable else "."
+        print(f"\nlauter {verb}: stopped{way_on}", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left unsaid
+        return 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+        if error.errno not in (*_FULL, *_NO_PLACE):
             raise
-        place = f" {error.filename}" if error.filename else ""
-        print(
-            f"lauter {verb}: cannot write{place}: {error.strerror}. What was finished is whole; "
-            f"make room or choose another --out, then continue with --resume.",
-            file=sys.stderr,
-        )
+        place = f"{error.filename}: " if error.filename else ""
+        way_on = ""
+        if resumable and error.errno in _FULL:
+            way_on = (
+                ". What was finished is whole: make room, and the same command with --resume goes on there"
+            )
+        print(f"lauter {verb}: {place}{error.strerror or error}{way_on}.", file=sys.stderr)
         return 2
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    """Our users' warnings in one line, without the place in our code."""
-    print(f"lauter: {category.__name__}: {message}", file=sys.stderr)
+class _Teller:
+    """Says a warning in one line, without the place in our code, and each only once."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __call__(self, message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        line = f"lauter: {'' if category is UserWarning else f'{category.__name__}: '}{message}"
+        if line not in self._told:
+            self._told.add(line)
+            print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

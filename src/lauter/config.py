@@ -1,13 +1,14 @@
 """The settings of the whole way, as frozen dataclasses; presets only fill them in."""
 
 import dataclasses
+import types
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from lauter.distill.mimic import MimicConfig
+from lauter.distillation.mimic import MimicConfig
 from lauter.errors import ConfigError
 from lauter.noisy.pretrain import PretrainConfig
 from lauter.noisy.robust import RobustConfig
@@ -112,38 +113,92 @@ def to_plain(value: Any) -> Any:
 T = TypeVar("T")
 
 
-def from_plain(kind: type[T], plain: dict[str, Any], where: str = "") -> T:
-    """A config from plain dicts, as :func:`to_plain` gave or a person wrote; absent settings keep defaults.
+def from_plain(kind: type[T], plain: dict[str, Any], where: str = "", base: T | None = None) -> T:
+    """A config from plain dicts, as :func:`to_plain` gave or a person wrote.
+
+    Args:
+        kind: the config's class.
+        plain: settings by name.
+        where: the place of these settings in a larger config, for messages: empty, or ending in a dot.
+        base: where settings that ``plain`` leaves out come from; the defaults where None.
 
     Raises:
-        ConfigError: a setting is unknown or out of its range; the message names it with its place.
+        ConfigError: a setting is unknown, of another type or out of its range; the message names it with
+            its place.
     """
-    defaults = kind()
-    known = {entry.name for entry in dataclasses.fields(defaults)}  # type: ignore[arg-type]
-    if unknown := sorted(set(plain) - known):
-        raise ConfigError(f"unknown setting {where}{unknown[0]}; known here: {', '.join(sorted(known))}")
+    base = kind() if base is None else base
+    kinds = get_type_hints(kind)
+    if unknown := sorted(str(name) for name in set(plain) - set(kinds)):
+        raise ConfigError(f"unknown setting {where}{unknown[0]}; known here: {', '.join(sorted(kinds))}")
     values: dict[str, Any] = {}
     for name, value in plain.items():
-        default = getattr(defaults, name)
-        if dataclasses.is_dataclass(default) and isinstance(value, dict):
-            values[name] = from_plain(type(default), value, f"{where}{name}.")
-        elif isinstance(default, tuple) and isinstance(value, list):
-            values[name] = tuple(value)
+        place = f"{where}{name}"
+        if not dataclasses.is_dataclass(kinds[name]):
+            values[name] = _read_value(place, kinds[name], value)
+        elif isinstance(value, dict):
+            values[name] = from_plain(kinds[name], value, f"{place}.", getattr(base, name))
         else:
-            values[name] = value
-    return kind(**values)
+            inner = ", ".join(sorted(get_type_hints(kinds[name])))
+            raise ConfigError(f"{place} must be a group of settings ({inner}), not {value!r}")
+    try:
+        return dataclasses.replace(base, **values)  # type: ignore[type-var]
+    except ConfigError as error:
+        # A group inside a group (an optimizer, say) does not know whose it is.
+        nested = where.count(".") > 1
+        raise ConfigError(f"{where[:-1]}: {error}" if nested else str(error)) from error
 
 
-def read_config(path: str | Path) -> FitConfig:
+def describe_type(kind: Any) -> str:
+    """What a setting of this type must be, in words."""
+    if get_origin(kind) is Literal:
+        *rest, last = map(str, get_args(kind))
+        return f"{', '.join(rest)} or {last}" if rest else last
+    if get_origin(kind) in (Union, types.UnionType):
+        return describe_type(next(part for part in get_args(kind) if part is not type(None)))
+    if get_origin(kind) in (tuple, list):
+        return "a list of numbers" if get_args(kind)[0] in (int, float) else "a list"
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    return words.get(kind, str(kind))
+
+
+def _read_value(place: str, kind: Any, value: Any) -> Any:
+    """A value of the setting's type; only what is plainly meant is converted."""
+    if get_origin(kind) is Literal and str(value) in get_args(kind):
+        return str(value)  # YAML reads the choice 32 as a number
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(_read_value(place, get_args(kind)[0], part) for part in value)
+    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-3 as text
+        except ValueError:
+            pass
+    elif kind in (bool, int, float, str) and type(value) is kind:
+        return value
+    raise ConfigError(f"{place} must be {describe_type(kind)}, not {value!r}")
+
+
+def read_config(path: str | Path, base: FitConfig | None = None) -> FitConfig:
     """Read a FitConfig from a YAML file (a run's config.yaml, or one that a person wrote).
+
+    Args:
+        path: the file.
+        base: where settings that the file leaves out come from; the standard preset where None.
 
     Raises:
         ConfigError: there is no such file, it is no YAML mapping, or a setting is wrong.
     """
     try:
         plain = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{path} holds no settings: a YAML mapping was expected")
-    return from_plain(FitConfig, plain.get("fit", plain))
+    settings = plain.get("fit", plain)
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: fit must be a group of settings, not {settings!r}")
+    try:
+        return from_plain(FitConfig, settings, base=base or load_preset("standard"))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error

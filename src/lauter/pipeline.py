@@ -2,6 +2,9 @@
 
 import dataclasses
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +15,32 @@ import torch
 from rich.console import Console
 
 from lauter.audit.verdicts import make_label_table
-from lauter.config import FitConfig, load_preset, to_plain
-from lauter.data import Dataset, available_splits, hold_out, open_dataset
+from lauter.config import FitConfig, load_preset
+from lauter.data import Dataset, hold_out
 from lauter.data.counters import derive_seed
 from lauter.data.dataset import UNLABELLED, Int64s
-from lauter.distill.mimic import Mimic, MimicConfig, MimicStage, fit_student_head
-from lauter.errors import DataError, ModelError
+from lauter.distillation.mimic import Mimic, MimicConfig, MimicStage, fit_student_head
+from lauter.errors import ModelError
 from lauter.files import write_json
-from lauter.models import CIFAR_ZOO, Network, create_network, default_networks, fold_head
+from lauter.models import Network, create_network, fold_head
 from lauter.models.artefact import load_network, save_network
 from lauter.noisy.recipe import NoisyConfig, train_robustly
 from lauter.noisy.robust import RobustStage
+from lauter.preparation import RunOptions as RunOptions
+from lauter.preparation import (
+    Source,
+    begin,
+    check_start,
+    hash_array,
+    hash_weights,
+    introduce,
+    open_both,
+    read_targets,
+    resolve_networks,
+    teacher_weights,
+)
 from lauter.results import collect_metrics, write_run_report, write_student, write_table
-from lauter.run import RunDirectory, open_run
+from lauter.run import RunDirectory, check_directory
 from lauter.training.checkpoint import Checkpoints
 from lauter.training.loop import Loop
 from lauter.training.progress import Progress
@@ -32,8 +48,6 @@ from lauter.training.runtime import Runtime
 from lauter.training.setup import Setup
 from lauter.training.supervised import SupervisedStage
 from lauter.training.tracking import TrackedStage
-
-Source = Dataset | str | Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,23 +92,6 @@ class DistillResult:
     directory: Path
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """What decides how a run is kept and shown, but not its result.
-
-    Attributes:
-        out: directory of the run; must be empty unless ``resume``.
-        resume: continue the run in ``out``.
-        tensorboard: also write TensorBoard logs there.
-        console: where progress is shown; silent where None.
-    """
-
-    out: str | Path
-    resume: bool = False
-    tensorboard: bool = False
-    console: Console | None = None
-
-
 def fit(
     data: Source,
     student: str | None = None,
@@ -136,11 +133,12 @@ def fit(
     """
     started = time.monotonic()
     asked = {"student": student, "teacher": teacher, "seed": seed, "baseline": baseline}
+    options = RunOptions(out, resume, tensorboard, console)
+    check_directory(out, resume=resume)
     config = _override(config or load_preset(preset), asked)
     data, test = open_both(data, test, config)
     config = resolve_networks(config, data)
-    create_network(config.student, data.num_classes, image_size=config.image_size)  # a wrong name ends here
-    options = RunOptions(out, resume, tensorboard, console)
+    check_start(data, config)
     run, progress = begin(options, "fit", data, test, config)
     with progress:
         setup = make_setup(data, test, config, progress, run)
@@ -178,12 +176,18 @@ def train(
         test: as for :func:`fit`.
         config: all settings; those of student and baseline are not used.
         options: directory, resume, console; ``lauter-run`` by default.
+
+    Raises:
+        LauterError: something about the input is wrong; the message says what and what to do.
     """
     started = time.monotonic()
+    options = options or RunOptions()
+    check_directory(options.out, resume=options.resume)
     config = _override(config or load_preset("standard"), {"teacher": teacher})
     data, test = open_both(data, test, config)
     config = resolve_networks(config, data)
-    run, progress = begin(options or RunOptions("lauter-run"), "train", data, test, config)
+    check_start(data, config, student=False)
+    run, progress = begin(options, "train", data, test, config)
     with progress:
         setup = make_setup(data, test, config, progress, run)
         introduce(setup, data, test, config.teacher)
@@ -211,7 +215,7 @@ def distill(
 
     Args:
         data: a data set, or what :func:`lauter.open_dataset` opens.
-        teacher: a network, or the file that :func:`train` or :func:`fit` saved one to.
+        teacher: a network, or the file that :func:`train` or :func:`fit` saved one to, or their directory.
         student: name of the small network.
         labels: the checked label table of the same images, or its file: kept and corrected labels are
             learnt, all images mimic. Without one every given label is learnt.
@@ -223,8 +227,10 @@ def distill(
         LauterError: the teacher cannot be loaded or tells other classes apart, the table has other ids.
     """
     started = time.monotonic()
+    options = options or RunOptions()
+    check_directory(options.out, resume=options.resume)
     config = _override(config or load_preset("standard"), {"student": student})
-    network, names = (teacher, ()) if isinstance(teacher, Network) else load_network(teacher)
+    network, names = (teacher, ()) if isinstance(teacher, Network) else _load_teacher(teacher)
     data, test = open_both(data, test, config)
     if names and names != data.class_names:
         raise ModelError(
@@ -233,7 +239,9 @@ def distill(
         )
     config = dataclasses.replace(resolve_networks(config, data), teacher=network.name)
     targets = data.labels if labels is None else read_targets(data, labels)
-    run, progress = begin(options or RunOptions("lauter-run"), "distill", data, test, config)
+    check_start(data, config, teacher=False)
+    inputs = {"teacher": hash_weights(network), "targets": hash_array(targets)}
+    run, progress = begin(options, "distill", data, test, config, **inputs)
     with progress:
         setup = make_setup(data, test, config, progress, run)
         introduce(setup, data, test, f"{network.name} -> {config.student}")
@@ -246,6 +254,11 @@ def distill(
     return DistillResult(small, data.class_names, metrics, run.path)
 
 
+def _load_teacher(path: str | Path) -> tuple[Network, tuple[str, ...]]:
+    """A saved teacher with its class names; of a run directory, the run's teacher."""
+    return load_network(RunDirectory(Path(path)).teacher if Path(path).is_dir() else path)
+
+
 def _override(config: FitConfig, asked: dict[str, Any]) -> FitConfig:
     return dataclasses.replace(config, **{name: value for name, value in asked.items() if value is not None})
 
@@ -256,77 +269,6 @@ def _finish(
     metrics["cost"]["seconds_this_session"] = time.monotonic() - started
     write_json(run.metrics, metrics)
     write_run_report(run, data, table, metrics)
-
-
-def begin(
-    options: RunOptions, verb: str, data: Dataset, test: Dataset | None, config: FitConfig
-) -> tuple[RunDirectory, Progress]:
-    """Open the run directory with its settings, and the progress that writes there."""
-    settings = {
-        "verb": verb,
-        "data": to_plain(data.source) or {"name": data.name},
-        "fingerprint": data.fingerprint(),
-        "test": None if test is None else to_plain(test.source) or {"name": test.name},
-        "fit": to_plain(config),
-    }
-    run = open_run(options.out, settings, resume=options.resume)
-    return run, Progress(run.path, options.console, tensorboard=options.tensorboard)
-
-
-def read_targets(data: Dataset, labels: pd.DataFrame | str | Path) -> Int64s:
-    """Labels to learn [N] from a checked label table: given where kept, suggested where relabelled, else -1.
-
-    Raises:
-        DataError: the table cannot be read, lacks images of the data, or names unknown classes.
-    """
-    if not isinstance(labels, pd.DataFrame):
-        try:
-            labels = pd.read_parquet(labels)
-        except (OSError, ValueError) as error:
-            raise DataError(f"the label table {labels} cannot be read: {error}") from error
-    if missing := [name for name in ("id", "given", "verdict", "suggested") if name not in labels.columns]:
-        raise DataError(f"the label table has no column {missing[0]!r}; it is not one that lauter wrote")
-    rows = labels.set_index("id").reindex(data.ids)
-    if absent := int(rows["verdict"].isna().sum()):
-        name = str(data.ids[np.flatnonzero(rows["verdict"].isna())[0]])
-        raise DataError(f"the label table lacks {absent} of the {len(data)} images, the first is {name!r}")
-    number = {name: label for label, name in enumerate(data.class_names)}
-    chosen = rows["given"].where(rows["verdict"] == "keep", rows["suggested"])
-    chosen = chosen.where(rows["verdict"].isin(["keep", "relabel"]))
-    if strange := sorted(set(chosen.dropna()) - set(number)):
-        raise DataError(f"the label table has the class {strange[0]!r}, which the data has not")
-    return np.array([number.get(name, UNLABELLED) for name in chosen], dtype=np.int64)
-
-
-def open_both(data: Source, test: Source | None, config: FitConfig) -> tuple[Dataset, Dataset | None]:
-    """Open data and test set; a split named test of a source opened here is taken as test set."""
-    size = config.image_size or None
-    if not isinstance(data, Dataset):
-        if test is None and "test" in available_splits(data):
-            test = open_dataset(data, split="test", image_size=size)
-        data = open_dataset(data, image_size=size)
-    if isinstance(test, str | Path):
-        splits = available_splits(test)
-        test = open_dataset(test, split="test" if "test" in splits else None, image_size=size)
-    if test is not None and test.class_names != data.class_names:
-        raise DataError(
-            f"the test set has the classes {', '.join(test.class_names[:5])}..., the data "
-            f"{', '.join(data.class_names[:5])}...; they must be the same in the same order"
-        )
-    return data, test
-
-
-def resolve_networks(config: FitConfig, data: Dataset) -> FitConfig:
-    """Fill in picture size, teacher and student where the config leaves them open."""
-    stored = data.images.uniform
-    own = int(data.source.get("image_size") or (224 if stored is None else stored.shape[-1]))
-    student = config.student or default_networks(config.image_size or own)[1]
-    size = config.image_size
-    if not size:
-        named = student in CIFAR_ZOO
-        size = own if named else create_network(student, data.num_classes).input_spec.size
-    teacher = config.teacher or default_networks(size)[0]
-    return dataclasses.replace(config, student=student, teacher=teacher, image_size=size)
 
 
 def make_setup(
@@ -351,22 +293,28 @@ def make_setup(
     )
 
 
-def build_network(setup: Setup, name: str, config: FitConfig, role: str, **options: Any) -> Network:
-    """A network with weights drawn from (seed, role), whatever was drawn before."""
+@contextmanager
+def draw_from(seed: int, name: str) -> Iterator[None]:
+    """Draw weights from (seed, name), whatever was drawn before; torch's random state is as it was after."""
     with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(config.seed, role))
+        torch.manual_seed(derive_seed(seed, name))
+        yield
+
+
+def build_network(setup: Setup, name: str, config: FitConfig, role: str, **options: Any) -> Network:
+    """A network with weights drawn from (seed, role)."""
+    with draw_from(config.seed, role), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # said once, when the names were checked
         return create_network(name, setup.data.num_classes, image_size=setup.image_size, **options)
 
 
 def train_teacher(setup: Setup, config: FitConfig) -> RobustStage:
     """Train the teacher robustly, from self-supervised weights or from given ones."""
+    network = build_network(setup, config.teacher, config, "teacher", **teacher_weights(config))
     started = bool(config.teacher_weights or config.teacher_pretrained)
-    options: dict[str, Any] = {"pretrained": config.teacher_pretrained}
-    if config.teacher_weights:
-        options |= {"weights": config.teacher_weights, "load_head": False}
-    network = build_network(setup, config.teacher, config, "teacher", **options)
     pretrain = dataclasses.replace(config.pretrain, method="none") if started else config.pretrain
-    return train_robustly(setup, network, NoisyConfig(pretrain, config.warmup, config.robust))
+    with draw_from(config.seed, "robust"):  # a stage's own modules, such as a projector
+        return train_robustly(setup, network, NoisyConfig(pretrain, config.warmup, config.robust))
 
 
 def choose_targets(robust: RobustStage, given: Int64s) -> Int64s:
@@ -409,7 +357,8 @@ def mimic_teacher(
         name: of the stage.
     """
     student = build_network(setup, config.student, config, "student")
-    fit_student_head(student, teacher, distill.head)
+    with draw_from(config.seed, "student head"):
+        fit_student_head(student, teacher, distill.head)
     features = setup.predict(teacher, rows).features
     loss = Mimic(distill, teacher, features, setup.image_size, config.seed)
     batches = setup.batches("student", rows, distill.batch_size)
@@ -441,19 +390,3 @@ def take_network(stage: TrackedStage, keep: str) -> Network:
         network.load_state_dict(stage.tracker.selected)
     network.eval().requires_grad_(False)
     return network
-
-
-def introduce(setup: Setup, data: Dataset, test: Dataset | None, networks: str) -> None:
-    """Say what is about to be done."""
-    say = setup.loop.progress.say
-    parts = [f"{len(data):,} images", f"{data.num_classes} classes"]
-    if unlabelled := int((~data.labelled).sum()):
-        parts.append(f"{unlabelled:,} without a label (they get a suggestion and teach by mimicking)")
-    if dropped := sum(fault.dropped for fault in data.faults):
-        parts.append(f"{dropped:,} files left out (the report says which)")
-    say(f"data        {data.name}: {', '.join(parts)}")
-    tested = f"{len(test):,} test images" if test else "no test set: scores are agreement with given labels"
-    say(f"split       {len(setup.train):,} to train, {len(setup.holdout):,} held out, {tested}")
-    runtime = setup.loop.runtime
-    precision = "bf16" if runtime.precision == "bf16" else "float32"
-    say(f"networks    {networks}, {setup.image_size} px, {precision} on {runtime.device}")

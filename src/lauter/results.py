@@ -1,5 +1,6 @@
 """What a run leaves: scores met with the truth after training, tables, weights, report."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lauter.artefacts import can_export_onnx, export_onnx
 from lauter.audit.report import ReportContent, write_report
 from lauter.audit.verdicts import score_labels, summarise_labels
 from lauter.data import Dataset, open_dataset
 from lauter.data.batches import read_in_order
 from lauter.data.counters import derive_seed
-from lauter.errors import RunError
+from lauter.data.dataset import Images
+from lauter.errors import ModelError, RunError
 from lauter.evaluation.protocol import score_agreement, score_run
-from lauter.export import can_export_onnx, export_onnx
 from lauter.files import atomic_path, read_json
 from lauter.models import Network, count_flops, count_parameters, fold_head
 from lauter.models.artefact import save_network
@@ -105,22 +107,30 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 def write_student(
     run: RunDirectory, student: Network, setup: Setup, metrics: dict[str, Any], progress: Progress
 ) -> None:
-    """Write the folded student as safetensors and, where the export extra is installed, as ONNX."""
+    """Write the folded student as safetensors and, where the export extra is installed, as ONNX.
+
+    A network that ONNX does not take is warned of; the run is not lost for it.
+    """
     save_network(student, run.student, class_names=setup.data.class_names)
     if not can_export_onnx():
         progress.say(
             "onnx        not written: the export extra is not installed (pip install 'lauter[export]')"
         )
         return
-    difference = export_onnx(student, run.onnx, example_pixels(setup.data, student.input_spec.size))
+    pixels = example_pixels(setup.data.images, student.input_spec.size)
+    try:
+        difference = export_onnx(student, run.onnx, pixels)
+    except ModelError as error:
+        warnings.warn(f"student.onnx was not written: {error}", UserWarning, stacklevel=3)
+        return
     metrics["student"]["onnx_difference"] = difference
     progress.say(f"onnx        {run.onnx} (largest difference to PyTorch {difference:.1e})")
 
 
-def example_pixels(data: Dataset, size: int, count: int = 32) -> Tensor:
-    """A few real images at a network's input size, uint8 [count, 3, size, size]."""
-    rows = np.linspace(0, len(data) - 1, min(count, len(data))).astype(np.int64)
-    batch = next(iter(read_in_order(data.images, rows, len(rows), size, torch.device("cpu"))))
+def example_pixels(images: Images, size: int, count: int = 32) -> Tensor:
+    """A few real images at a network's input size, uint8 [count, 3, size, size]; fewer where there are."""
+    rows = np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64)
+    batch = next(iter(read_in_order(images, rows, len(rows), size, torch.device("cpu"))))
     return batch.images
 
 

@@ -1,6 +1,5 @@
 """A run is a directory: settings, history, checkpoints and results, each written whole or not at all."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,19 +62,54 @@ class RunDirectory:
         """The page for people."""
         return self.path / "report.html"
 
+    def remove_leftovers(self) -> None:
+        """Remove temporary files of a process that was killed while it wrote a result."""
+        weights = (self.teacher, self.student, self.onnx)
+        for file in (self.config, self.labels, self.metrics, self.report, *weights):
+            for leftover in self.path.glob(f".{file.stem}-*{file.suffix}"):
+                leftover.unlink(missing_ok=True)
+
     def read_config(self) -> dict[str, Any]:
         """What :func:`open_run` wrote.
 
         Raises:
             RunError: this is no run directory.
         """
+        if not self.config.is_file():
+            raise RunError(f"{self.path} is no run directory: it has no config.yaml")
         try:
             content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise RunError(f"{self.path} is no finished or resumable run: {error}") from error
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RunError(f"{self.config} cannot be read: {' '.join(str(error).split())}") from error
         if not isinstance(content, dict):
             raise RunError(f"{self.config} holds no settings")
         return content
+
+
+def check_directory(path: str | Path, *, resume: bool) -> bool:
+    """Look whether a run may be kept in a directory, before anything costly is begun.
+
+    Args:
+        path: the directory.
+        resume: whether a run that is there may be continued.
+
+    Returns:
+        Whether there is a run to continue.
+
+    Raises:
+        RunError: the path is a file, or the directory holds something that is not to be continued.
+    """
+    run = RunDirectory(Path(path))
+    if run.path.exists() and not run.path.is_dir():
+        raise RunError(f"{run.path} is a file; choose a directory with --out")
+    # Hidden files do not count: file managers put them anywhere, and a killed process leaves temporary ones.
+    if not run.path.exists() or all(entry.name.startswith(".") for entry in run.path.iterdir()):
+        return False
+    if not run.config.exists():
+        raise RunError(f"{run.path} is not empty and holds no run; choose another --out")
+    if not resume:
+        raise RunError(f"{run.path} holds a run; choose another --out, or continue that run with --resume")
+    return True
 
 
 def open_run(path: str | Path, settings: dict[str, Any], *, resume: bool) -> RunDirectory:
@@ -92,28 +126,16 @@ def open_run(path: str | Path, settings: dict[str, Any], *, resume: bool) -> Run
     run = RunDirectory(Path(path))
     # Through JSON and back, so that tuples and lists, which YAML tells apart, compare as equal.
     wanted = json.loads(json.dumps({"version": __version__, **settings}))
-    if run.path.exists() and not run.path.is_dir():
-        raise RunError(f"{run.path} is a file; choose a directory with --out")
-    present = run.path.exists() and any(run.path.iterdir())
-    if present and not resume:
-        raise RunError(f"{run.path} is not empty; choose another --out, or continue that run with --resume")
-    if present and run.config.exists():
-        before = run.read_config()
-        if differing := _differences(before, wanted):
+    if check_directory(path, resume=resume):
+        if differing := _differences(run.read_config(), wanted):
             raise RunError(
                 f"{run.path} holds a run with other settings ({'; '.join(differing[:4])}); "
                 f"--resume needs the same ones, another run needs another --out"
             )
+        run.remove_leftovers()
         return run
-    if present:
-        raise RunError(f"{run.path} is not empty and holds no config.yaml, so there is no run to resume")
     write_text(run.config, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
     return run
-
-
-def settings_key(settings: dict[str, Any]) -> str:
-    """A short hash of plain settings, for caches and file names."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _differences(before: Any, now: Any, where: str = "") -> list[str]:

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from lauter.artefacts import TrainedModel
 from lauter.data.dataset import OPEN, Dataset
 from lauter.errors import DataError
 from lauter.evaluation.counts import CLOSED_METRICS, OPEN_METRICS
 from lauter.evaluation.intervals import bootstrap_auroc, bootstrap_metrics
-from lauter.export import TrainedModel
 from lauter.training.predict import predict
 from lauter.training.runtime import Runtime
 

@@ -139,7 +139,9 @@ def test_classes_without_labels_are_no_obstacle() -> None:
     assert np.isfinite(found.class_noise_rates).all()
 
 
-@pytest.mark.parametrize("bad", [{"keep_above": 1.5}, {"cap": 0.0}, {"confidence_groups": 0}, {"pooling": -1.0}])
+@pytest.mark.parametrize(
+    "bad", [{"keep_above": 1.5}, {"cap": 0.0}, {"confidence_groups": 0}, {"pooling": -1.0}]
+)
 def test_settings_out_of_range_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(bad))):
         FilterConfig(**bad)  # type: ignore[arg-type]

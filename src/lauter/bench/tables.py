@@ -27,9 +27,14 @@ FRACTIONS = frozenset(
         "f1",
         "best_f1",
         "oracle_gap",
+        "noise_estimated",
+        "true_noise_rate",
+        "kept",
+        "dropped_or_relabelled",
+        "correction_precision",
     }
 )
-"""Metrics stored as fractions and shown in percent."""
+"""Metrics stored as fractions, shown in percent; also with ``label_`` before or ``_last`` behind their name."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,8 @@ class Column:
     @property
     def scale(self) -> float:
         """What values are multiplied by: 100 for fractions, which are shown in percent."""
-        return 100.0 if self.metric in FRACTIONS else 1.0
+        base = self.metric.removeprefix("label_").removesuffix("_last").removesuffix("_selected")
+        return 100.0 if base in FRACTIONS else 1.0
 
     @property
     def heading(self) -> str:

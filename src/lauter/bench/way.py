@@ -30,11 +30,11 @@ from lauter.pipeline import (
     choose_targets,
     make_setup,
     mimic_teacher,
-    resolve_networks,
     take_network,
     train_student,
     train_teacher,
 )
+from lauter.preparation import resolve_networks
 from lauter.results import score_tracker
 from lauter.run import RunDirectory
 from lauter.training.progress import Progress

@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from lauter.bench import way
+from lauter.bench.pages import write_pages
 from lauter.bench.records import ResultFile
 from lauter.commands import flags
 from lauter.config import load_preset
@@ -21,10 +22,11 @@ def main(argv: Sequence[str]) -> int:
     parser = flags.make_parser(
         "bench",
         "way: the whole way on CIFAR-10 with label noise beside its alternatives, resumable; "
-        "collect: gather what way has measured so far into a result file.",
-        "way|collect [flags]",
+        "collect: gather what way has measured so far into a result file; "
+        "tables: render the tables of README and docs from the result file.",
+        "way|collect|tables [flags]",
     )
-    parser.add_argument("what", help="way or collect")
+    parser.add_argument("what", help="way, collect or tables")
     parser.add_argument("--cifar10", type=str | None, help="CIFAR-10 with CIFAR-10N's labels as columns")
     parser.add_argument("--cifar100", type=str | None, help="CIFAR-100")
     parser.add_argument("--data", type=list[str], default=list(way.DATA), help="which data sets")
@@ -36,11 +38,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=str | None, help="result file; benchmarks/results/way-PRESET.json")
     arguments = flags.parse(parser, argv)
     work = Path(arguments.work) / arguments.preset
+    out = Path(arguments.out or RESULTS / f"way-{arguments.preset}.json")
+    if arguments.what == "tables":
+        rendered = write_pages(ResultFile.read(out), Path.cwd())
+        print(f"{out}: {', '.join(rendered) or 'no table'}")
+        return 0
     if arguments.what == "way":
         _measure(arguments, work)
     elif arguments.what != "collect":
-        raise ConfigError(f"bench measures way, or collects; not {arguments.what!r}")
-    out = Path(arguments.out or RESULTS / f"way-{arguments.preset}.json")
+        raise ConfigError(f"bench knows way, collect and tables, not {arguments.what!r}")
     command = f"lauter bench way --preset {arguments.preset} --cifar10 CIFAR10 --cifar100 CIFAR100"
     ResultFile.start(command).append(way.read_work(work)).write(out)
     print(out)

@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of everything drawn")
     parser.add_argument("--resume", type=bool, default=False, help="continue the run in that directory")
     arguments = flags.parse(parser, argv)
-    console = Console()
+    console = Console(soft_wrap=True)
     data, test = make_demo_data(arguments.seed)
     console.print(
         f"digits 0 to {KNOWN - 1} are the classes; {RECIPE.closed_rate:.0%} of the labels are wrong, "

@@ -18,13 +18,16 @@ def main(argv: Sequence[str]) -> int:
         "DATA --teacher FILE [--labels labels.parquet] [flags]",
     )
     flags.add_data_flags(parser)
-    flags.add_run_flags(parser)
+    flags.add_run_flags(
+        parser,
+        teacher="teacher.safetensors of a finished run, or its directory: the network to mimic",
+    )
     parser.add_argument("--labels", type=str | None, help="checked label table of the same images")
     arguments, config = flags.parse_run(parser, argv)
     if not config.teacher:
         raise ConfigError("distill needs --teacher FILE, the teacher.safetensors of a finished run")
     data, test = flags.open_data(arguments, config)
-    options = RunOptions(arguments.out, arguments.resume, arguments.tensorboard, Console())
+    options = RunOptions(arguments.out, arguments.resume, arguments.tensorboard, Console(soft_wrap=True))
     result = distill(data, config.teacher, labels=arguments.labels, test=test, config=config, options=options)
     print(summarise(result.metrics))
     print(f"student     {result.directory / 'student.safetensors'}")

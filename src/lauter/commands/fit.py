@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
         out=arguments.out,
         resume=arguments.resume,
         tensorboard=arguments.tensorboard,
-        console=Console(),
+        console=Console(soft_wrap=True),
     )
     print(summarise(result.metrics))
     print(f"labels      {result.directory / 'labels.parquet'}")

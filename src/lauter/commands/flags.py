@@ -1,20 +1,45 @@
 """Flags generated from the config dataclasses: the same names as in Python and in YAML, with dashes."""
 
 import dataclasses
+import difflib
 import re
+import sys
+from argparse import SUPPRESS, Action
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+import numpy as np
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from numpy.typing import NDArray
 
-from lauter.config import FitConfig, from_plain, load_preset, read_config, to_plain
-from lauter.data import Dataset, open_dataset
+from lauter.config import FitConfig, describe_type, from_plain, load_preset, read_config, to_plain
+from lauter.data import Dataset, ImageFault, available_splits, open_dataset
+from lauter.data.bare import open_images
+from lauter.data.dataset import Images
+from lauter.data.sources.folder import IMAGE_SUFFIXES
+from lauter.data.sources.table import find_shards
 from lauter.errors import ConfigError, LauterError
+from lauter.preparation import open_test
+from lauter.run import check_directory
 
 
 class _UsageError(LauterError):
     """The words of a command are off."""
+
+
+class _Formatter(DefaultHelpFormatter):
+    """Help in the words of users: no Python types, switches with their ``--no-`` form."""
+
+    def _get_help_string(self, action: Action) -> str:
+        text = (action.help or "").rstrip(".").replace("``", "")
+        told = action.option_strings and str(action.default) not in ("None", "", "False", SUPPRESS)
+        return f"{text} (default: %(default)s)" if told else text
+
+    def _format_action_invocation(self, action: Action) -> str:
+        if _is_switch(action):
+            return f"--{action.dest}, --no-{action.dest}"
+        return super()._format_action_invocation(action)
 
 
 class Parser(ArgumentParser):
@@ -27,11 +52,33 @@ class Parser(ArgumentParser):
             if isinstance(cause, LauterError):
                 raise _UsageError(str(cause)) from ex
             cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
-        raise _UsageError(f"{_dashes(' '.join(message.split()))} (see lauter {self.prog.split()[-1]} --help)")
+        text = " ".join(message.split())
+        raise _UsageError(f"{self._reword(text)} (see lauter {self.prog.split()[-1]} --help)")
 
     def format_help(self, *arguments: Any, **options: Any) -> str:
         """Help with dashes, as flags are typed."""
         return _dashes(super().format_help(*arguments, **options))
+
+    def _reword(self, message: str) -> str:
+        """A message of jsonargparse in terms of flags; as it is where it is of another kind."""
+        if missing := re.match(r"the following arguments are required: (.*)", message):
+            return f"{missing[1].upper()} is missing"
+        if bare := re.match(r"argument (\S+): expected", message):
+            return f"{_dashes(bare[1])} needs a value"
+        if unknown := re.match(r"unrecognized arguments: (\S+)", message):
+            word = _dashes(unknown[1].partition("=")[0])
+            if not word.startswith("-"):
+                return f"{word!r} is one word too many"
+            shown = [action for action in self._actions if action.help != SUPPRESS]
+            flags = [_dashes(option) for action in shown for option in action.option_strings]
+            near = difflib.get_close_matches(word, flags, n=3, cutoff=0.7)
+            return f"there is no flag {word}" + (f"; near it: {', '.join(near)}" if near else "")
+        wrong = re.match(r'Parser key "([\w.]+)":.* [vV]alue: (.*)$', message)
+        for action in self._actions:
+            kind = getattr(action, "_typehint", None)
+            if wrong and action.dest == wrong[1] and kind is not None:
+                return f"--{_dashes_in(wrong[1])} must be {describe_type(kind)}, not {wrong[2]!r}"
+        return _dashes(message)
 
 
 def make_parser(verb: str, description: str, usage: str) -> Parser:
@@ -42,11 +89,22 @@ def make_parser(verb: str, description: str, usage: str) -> Parser:
         description: first paragraph of its help.
         usage: what stands behind the verb in the usage line.
     """
-    return Parser(prog=f"lauter {verb}", description=description, usage=f"lauter {verb} {usage}")
+    return Parser(
+        prog=f"lauter {verb}",
+        description=description,
+        usage=f"lauter {verb} {usage}",
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
 
 
 def add_data_flags(parser: Parser, *, test: bool = True) -> None:
-    """DATA and how to read it."""
+    """DATA and how to read it.
+
+    Args:
+        parser: gets the flags.
+        test: whether the data is trained on, beside a test set.
+    """
     parser.add_argument(
         "data", help="folder of class folders, CSV or Parquet table, Hugging Face data set, or digits"
     )
@@ -54,29 +112,52 @@ def add_data_flags(parser: Parser, *, test: bool = True) -> None:
     parser.add_argument(
         "--truth_column", type=str | None, help="column of the true labels; for evaluation only"
     )
+    parser.add_argument("--image_column", type=str | None, help="column of image paths or encoded images")
+    parser.add_argument("--id_column", type=str | None, help="column of unique ids; else image paths")
     parser.add_argument("--split", type=str | None, help="split to open, train by default")
     parser.add_argument("--size", type=int | None, help="open a stratified part of so many images")
     if test:
+        parser.add_argument(
+            "--min_per_class", type=int, default=2, help="labelled images that every class must have"
+        )
         parser.add_argument(
             "--test", type=str | None, help="labelled images to score on; by default the split named test"
         )
 
 
-def add_run_flags(parser: Parser) -> None:
-    """Where a run is kept, how it continues, and all settings of :class:`FitConfig`."""
+def add_run_flags(parser: Parser, *, teacher: str | None = None) -> None:
+    """Where a run is kept, how it continues, and all settings of :class:`FitConfig`.
+
+    Args:
+        parser: gets the flags.
+        teacher: what ``--teacher`` means, where it is not the name of a network.
+    """
     parser.add_argument(
         "--preset", default="standard", help="quick, standard or thorough: fills in the settings below"
     )
-    parser.add_argument("--config", type=str | None, help="YAML file of settings, instead of a preset")
+    parser.add_argument(
+        "--config",
+        type=str | None,
+        help="YAML file of settings, a run's config.yaml for one; what it leaves out comes from the preset",
+    )
     parser.add_argument("--out", default="lauter-run", help="directory of the run")
     parser.add_argument("--resume", type=bool, default=False, help="continue the run in that directory")
     parser.add_argument("--tensorboard", type=bool, default=False, help="also write TensorBoard logs")
     parser.add_class_arguments(FitConfig, None)
+    groups = {kind.name for kind in dataclasses.fields(FitConfig) if dataclasses.is_dataclass(kind.type)}
+    for action in parser._actions:
+        if action.dest == "teacher" and teacher is not None:
+            action.help = teacher
+        if action.dest.partition(".")[0] in groups and getattr(action, "_typehint", None) is None:
+            action.help = SUPPRESS  # a group as a whole has no value on the command line
+            for group in parser._action_groups:
+                if action in group._group_actions:
+                    group.title = f"{action.dest}: {group.title}"
 
 
 def parse(parser: Parser, argv: Sequence[str]) -> Namespace:
     """Parse flags as users type them: ``--label-column C``, ``--resume``, ``--no-baseline``."""
-    switches = {action.dest for action in parser._actions if getattr(action, "_typehint", None) is bool}
+    switches = {action.dest for action in parser._actions if _is_switch(action)}
     words = []
     literal = False
     for place, word in enumerate(argv):
@@ -100,9 +181,14 @@ def parse(parser: Parser, argv: Sequence[str]) -> Namespace:
 
 
 def parse_run(parser: Parser, argv: Sequence[str]) -> tuple[Namespace, FitConfig]:
-    """Parse the flags of a run; the settings start from the preset or the YAML file."""
+    """Parse the flags of a run: a flag counts before the YAML file, the file before the preset.
+
+    Raises:
+        LauterError: a flag or a setting is unknown or wrong, or the run's directory is not free.
+    """
     parser.set_defaults(to_plain(_first_settings(argv)))
     arguments = parse(parser, argv)
+    check_directory(arguments.out, resume=arguments.resume)
     plain = to_plain(arguments.as_dict())
     known = {entry.name for entry in dataclasses.fields(FitConfig)}
     return arguments, from_plain(FitConfig, {name: plain[name] for name in plain if name in known})
@@ -114,58 +200,53 @@ def _first_settings(argv: Sequence[str]) -> FitConfig:
         name, equals, value = word.partition("=")
         if name in chosen:
             chosen[name] = value if equals else "".join(argv[place + 1 : place + 2])
-    return read_config(chosen["--config"]) if chosen["--config"] else load_preset(chosen["--preset"])
+    preset = load_preset(chosen["--preset"])
+    return read_config(chosen["--config"], preset) if chosen["--config"] else preset
 
 
-def open_data(arguments: Namespace, config: FitConfig | None = None) -> tuple[Dataset, Dataset | None]:
-    """Open DATA and, where there is one, its test set.
-
-    The test set is scored by its truth column where it has that, else by its label column, else by the
-    column that holds the truth of the training part.
-    """
-    from lauter.data import available_splits
-
-    size = (config.image_size if config else 0) or None
-    options: dict[str, Any] = {"image_size": size}
+def open_data(arguments: Namespace, config: FitConfig) -> tuple[Dataset, Dataset | None]:
+    """Open DATA and, where there is one, its test set (see :func:`lauter.preparation.open_test`)."""
+    columns = {name: arguments[name] for name in ("image_column", "id_column")}
+    labels = {name: arguments[name] for name in ("label_column", "truth_column")}
     data = open_dataset(
         arguments.data,
         split=arguments.split,
-        label_column=arguments.label_column,
-        truth_column=arguments.truth_column,
         size=arguments.size,
-        seed=config.seed if config else 0,
-        **options,
+        seed=config.seed,
+        image_size=config.image_size or None,
+        min_per_class=arguments.min_per_class,
+        **labels,
+        **columns,
     )
-    options["image_size"] = data.source.get("image_size")
-    spec, split = getattr(arguments, "test", None), None
-    if spec is None:
-        if "test" not in available_splits(arguments.data) or arguments.split == "test":
-            return data, None
-        spec, split = arguments.data, "test"
-    elif "test" in available_splits(spec):
-        split = "test"
-    names = list(data.class_names)
-    label, truth = arguments.label_column, arguments.truth_column
-    # The test part may have both columns, or the truth alone (as CIFAR-10 beside CIFAR-10N's labels).
-    tried = [(label, truth), (truth, None)] if truth else [(label, None)]
-    for last, (label_column, truth_column) in enumerate(tried, start=1):
-        try:
-            test = open_dataset(
-                spec,
-                split=split,
-                label_column=label_column,
-                truth_column=truth_column,
-                class_names=names,
-                min_per_class=0,
-                **options,
-            )
-            break
-        except LauterError:
-            if last == len(tried):
-                raise
-    if test.true_labels is None:
-        test = test.subset(test.labelled)
-    return data, test
+    if arguments.test is not None:
+        return data, open_test(arguments.test, data, **labels, **columns)
+    if arguments.split == "test" or "test" not in available_splits(arguments.data):
+        return data, None
+    return data, open_test(arguments.data, data, split="test", **labels, **columns)
+
+
+def open_unlabelled(spec: str, image_size: int) -> tuple[Images, NDArray[np.str_], tuple[ImageFault, ...]]:
+    """Images with their ids and faults, whether they are labelled or not.
+
+    Args:
+        spec: an image, a folder with images at any depth, or what :func:`lauter.open_dataset` opens.
+        image_size: side in pixels.
+    """
+    path = Path(spec).expanduser()
+    holds_images = path.suffix.lower() in IMAGE_SUFFIXES if path.is_file() else path.is_dir()
+    if holds_images and not find_shards(path):
+        return open_images(path, image_size)
+    data = open_dataset(spec, image_size=image_size, min_per_class=0)
+    return data.images, data.ids, data.faults
+
+
+def tell_faults(faults: Sequence[ImageFault]) -> None:
+    """Say on stderr which images were left out, and how many were changed to be used."""
+    for fault in faults:
+        if fault.dropped:
+            print(f"left out    {fault.id}: {fault.fault} ({fault.detail})", file=sys.stderr)
+    if changed := len({fault.id for fault in faults if not fault.dropped}):
+        print(f"changed     {changed:,} images were turned or converted to 8-bit RGB", file=sys.stderr)
 
 
 def require_free(path: str | Path) -> Path:
@@ -180,5 +261,13 @@ def require_free(path: str | Path) -> Path:
     return path
 
 
+def _is_switch(action: Action) -> bool:
+    return getattr(action, "_typehint", None) is bool
+
+
+def _dashes_in(name: str) -> str:
+    return name.replace("_", "-")
+
+
 def _dashes(text: str) -> str:
-    return re.sub(r"--[a-z][a-z_.]*", lambda match: match.group().replace("_", "-"), text)
+    return re.sub(r"--[a-z][a-z_.-]*", lambda match: _dashes_in(match.group()), text)

@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
     flags.add_run_flags(parser)
     arguments, config = flags.parse_run(parser, argv)
     data, test = flags.open_data(arguments, config)
-    options = RunOptions(arguments.out, arguments.resume, arguments.tensorboard, Console())
+    options = RunOptions(arguments.out, arguments.resume, arguments.tensorboard, Console(soft_wrap=True))
     result = train(data, test=test, config=config, options=options)
     print(summarise(result.metrics))
     print(f"labels      {result.directory / 'labels.parquet'}")

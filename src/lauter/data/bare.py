@@ -1,6 +1,7 @@
 """Images without labels: one file, or whatever a folder holds at any depth."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ def open_images(path: str | Path, image_size: int) -> tuple[Images, NDArray[np.s
     """Open images to predict.
 
     Args:
-        path: an image file, or a folder; hidden files are ignored.
+        path: an image file, or a folder; hidden files and folders (a leading dot) are ignored.
         image_size: side in pixels; the short side is resized and the centre cropped.
 
     Returns:
@@ -33,12 +34,7 @@ def open_images(path: str | Path, image_size: int) -> tuple[Images, NDArray[np.s
     if root.is_file():
         files, root = [root], root.parent
     else:
-        files = sorted(
-            Path(folder) / name
-            for folder, _, names in os.walk(root)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        )
+        files = sorted(_walk(root))
     if not files:
         raise DataError(f"{root}: no images in it; their names end in {', '.join(sorted(IMAGE_SUFFIXES))}")
     ids = np.array([file.relative_to(root).as_posix() for file in files], dtype=np.str_)
@@ -55,3 +51,12 @@ def open_images(path: str | Path, image_size: int) -> tuple[Images, NDArray[np.s
     if not len(loaded.kept):
         raise DataError(f"{root}: none of its {len(files)} images can be read ({loaded.faults[0].detail})")
     return loaded.images, ids[loaded.kept], loaded.faults
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Files named like images, at any depth, outside hidden folders."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                yield Path(folder) / name

@@ -5,7 +5,8 @@ outputs are looked up by index by whoever may see them. The order of an epoch is
 (seed, epoch), so training continues in the middle of an epoch exactly where it stopped.
 """
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,6 +136,8 @@ class FeatureBatches:
     """
 
     def __init__(self, features: Tensor, index: Int64s, batch_size: int, *, seed: int = 0) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be 1 or more, not {batch_size}")
         if not len(index):
             raise DataError("there is no labelled image to train a head on")
         self.features = features
@@ -179,9 +182,16 @@ def read_in_order(
 
 
 def make_resident(pixels: Pixels, size: int, device: torch.device) -> Tensor:
-    """Images of one size on the device as uint8 [N, 3, size, size]; resized once where they differ."""
-    stored = torch.from_numpy(pixels)
-    if stored.shape[-2:] == (size, size):
+    """Images of one size on the device as uint8 [N, 3, size, size]; resized once where they differ.
+
+    The short side becomes ``size`` and the middle is kept, as for streamed images.
+    """
+    height, width = pixels.shape[-2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    pixels = pixels[..., top : top + side, left : left + side]
+    stored = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
+    if side == size:
         return stored.to(device)
     parts = [
         torch.nn.functional.interpolate(
@@ -219,9 +229,15 @@ class _ImageReader:
                 pictures[number][place] = resize_image(image, size, crop).transpose(2, 0, 1)
         return [torch.from_numpy(picture) for picture in pictures]
 
-    def __getitem__(self, rows: Int64s) -> list[Tensor]:
-        """What torch's DataLoader asks for: its key is a whole batch of rows."""
-        return self.read(rows)
+    def __getitem__(self, rows: Int64s) -> list[Tensor] | DataError:
+        """What torch's DataLoader asks for: its key is a whole batch of rows.
+
+        An error about the data is handed over, not raised: the loader would make a RuntimeError of it.
+        """
+        try:
+            return self.read(rows)
+        except DataError as error:
+            return error
 
 
 def resize_image(image: Image.Image, size: int, box: NDArray[np.float64] | None) -> Pixels:
@@ -245,10 +261,21 @@ def _read_batches(reader: _ImageReader, steps: list[Int64s], workers: int) -> It
         for rows in steps:
             yield reader.read(rows)
         return
-    yield from torch.utils.data.DataLoader(
+    loader: Iterable[list[Tensor] | DataError] = torch.utils.data.DataLoader(
         reader,  # type: ignore[arg-type]  # map-style by duck typing: a key is a whole batch of rows
         batch_size=None,
         sampler=steps,
         num_workers=workers,
         prefetch_factor=2,
+        worker_init_fn=_ignore_interrupt,
+        generator=torch.Generator(),  # for seeds that no worker uses; else the global one would be moved
     )
+    for pictures in loader:
+        if isinstance(pictures, DataError):
+            raise pictures
+        yield pictures
+
+
+def _ignore_interrupt(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the training process alone decides when to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -76,6 +76,10 @@ class ViewRecipe:
             raise ConfigError(f"view ratio must be 0 < smallest <= largest, not {self.ratio}")
         if self.pad < 0:
             raise ConfigError(f"view pad must be 0 or more pixels, not {self.pad}")
+        if self.pad and self.resizes:
+            raise ConfigError(
+                f"a view takes one crop: pad {self.pad} with area (1, 1), or area {self.area} with pad 0"
+            )
         if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
             raise ConfigError(f"view blur_sigma must be 0 < smallest <= largest, not {self.blur_sigma}")
 
@@ -249,7 +253,7 @@ def _colour(images: Tensor, recipe: ViewRecipe, draws: NDArray[np.float64]) -> T
 
     All five are affine, so they compose into a 3x3 matrix and an offset; only one rounding and one clamp
     happen, at the end. (Usual chains clamp after each step and draw the order; this order is fixed.)
-    The mean grey that contrast turns around is an exact integer sum.
+    The mean grey that contrast turns around is an integer sum, in steps of 1/256.
     """
     jitter = draws[:, _JITTER] < recipe.jitter
 
@@ -268,8 +272,9 @@ def _colour(images: Tensor, recipe: ViewRecipe, draws: NDArray[np.float64]) -> T
     grey_sum = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     for channel, weight in enumerate(_LUMA):
         grey_sum += weight * images[:, channel].flatten(1).sum(1, dtype=torch.int64)
-    mean_grey = grey_sum.double() / (65536 * images.shape[2] * images.shape[3])
-    offset = (mean_grey * _to(brightness * (1 - contrast), images)).float()[:, None, None]
+    mean_grey = grey_sum.div(256 * images.shape[2] * images.shape[3], rounding_mode="floor").float() / 256
+    darkened = (brightness * (1 - contrast)).astype(np.float32)
+    offset = (mean_grey * _to(darkened, images))[:, None, None]
     coefficients = _to(matrix.astype(np.float32), images)[..., None, None]
     red, green, blue = images.float().unbind(1)
     mapped = torch.empty(images.shape, dtype=torch.float32, device=images.device)

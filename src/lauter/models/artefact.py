@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from lauter import __version__
@@ -59,8 +59,22 @@ def save_network(
     taken = sorted(metadata.keys() & (extra or {}).keys())
     if taken:
         raise ModelError(f"extra metadata may not use the keys {', '.join(taken)}")
+    content = sort_header(save(stored_tensors(network), metadata | (extra or {})))
     with atomic_path(path) as temporary:
-        save_file(stored_tensors(network), temporary, metadata | (extra or {}))
+        temporary.write_bytes(content)
+
+
+def sort_header(content: bytes) -> bytes:
+    """A .safetensors file's bytes with its metadata in order: safetensors writes it in a random one.
+
+    So that the same weights make the same file, and files can be compared by their hashes.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def load_network(path: str | Path, network: Network | None = None) -> tuple[Network, tuple[str, ...]]:

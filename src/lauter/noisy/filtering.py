@@ -98,7 +98,7 @@ def assess_labels(beliefs: Floats, labels: Int64s, config: FilterConfig | None =
     foreign = (known_beliefs.argmax(1) != given).astype(np.float64)
     for last in (False, True):
         standing = _rank_in_null(known_beliefs, given, foreign, config.confidence_groups)
-        right, overall, rates = _split_groups(standing, given, num_classes, config.pooling)
+        right, rates = _split_groups(standing, given, num_classes, config.pooling)
         if not last:  # an image that resembles its own class may carry its label wrongly all the same
             foreign = np.where(foreign == 1, 1.0, 1 - right)
     p_right, all_standing = np.zeros(len(labels)), np.zeros(len(labels))
@@ -108,22 +108,18 @@ def assess_labels(beliefs: Floats, labels: Int64s, config: FilterConfig | None =
     return Assessment(p_right, all_standing, kept, float(np.mean(1 - right)) if len(right) else 0.0, rates)
 
 
-def _split_groups(
-    standing: Floats, given: Int64s, num_classes: int, pooling: float
-) -> tuple[Floats, float, Floats]:
-    """Probability of being right [N], noise rate over all, noise rates by class [K]."""
+def _split_groups(standing: Floats, given: Int64s, num_classes: int, pooling: float) -> tuple[Floats, Floats]:
+    """Probability of being right [N] and noise rates by class [K]."""
     overall = _height_of_uniform_part(standing)
     counts = np.bincount(given, minlength=num_classes)
     rates = np.full(num_classes, overall)
     for label in np.flatnonzero(counts):
         rates[label] = _height_of_uniform_part(standing[given == label])
     rates = (counts * rates + pooling * overall) / np.maximum(counts + pooling, 1)
-    return _posterior(standing, overall, rates[given]), overall, rates
+    return _posterior(standing, overall, rates[given]), rates
 
 
-def _rank_in_null(
-    beliefs: Floats, given: Int64s, foreign: Floats, confidence_groups: int
-) -> Floats:
+def _rank_in_null(beliefs: Floats, given: Int64s, foreign: Floats, confidence_groups: int) -> Floats:
     """Standing u [N]: the weighted share of the null below each image's own belief; ties count half."""
     best, confidence = beliefs.argmax(1), beliefs.max(1)
     edges = np.quantile(confidence, np.arange(1, confidence_groups) / confidence_groups)

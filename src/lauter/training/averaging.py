@@ -33,10 +33,12 @@ class WeightAverage(Generic[Module]):
         """Take in the module's present weights."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
-        sources, shadows = self._source.state_dict(), self.shadow.state_dict()
-        floating = [name for name, value in shadows.items() if value.is_floating_point()]
-        torch._foreach_lerp_(
-            [shadows[name] for name in floating], [sources[name] for name in floating], 1 - decay
-        )
-        for name in shadows.keys() - set(floating):
-            shadows[name].copy_(sources[name])
+        # Not by state_dict: it names a tied weight twice, which would then move twice.
+        shadows = [*self.shadow.parameters(), *self.shadow.buffers()]
+        sources = [*self._source.parameters(), *self._source.buffers()]
+        pairs = list(zip(shadows, sources, strict=True))
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([pair[0] for pair in floating], [pair[1] for pair in floating], 1 - decay)
+        for shadow, source in pairs:
+            if not shadow.is_floating_point():
+                shadow.copy_(source)

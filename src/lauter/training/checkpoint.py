@@ -1,5 +1,6 @@
 """Checkpoints: one file per stage, whole or not at all, enough to continue bit for bit."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,20 @@ class Checkpoints:
             RunError: the file is damaged or belongs to another stage.
         """
         path = self.path(stage.name)
-        if path is None or not path.exists():
+        if path is None:
             return Position(), {}, None
+        for leftover in path.parent.glob(f".{stage.name}-*.pt"):  # of a process killed while writing
+            leftover.unlink(missing_ok=True)
+        if not path.exists():
+            return Position(), {}, None
+        way_out = "delete that file to train the stage again, or start in another directory"
         try:
-            saved = torch.load(path, map_location=device, weights_only=True)
+            saved = torch.load(path, map_location=_put_back(device), weights_only=True)
+        except Exception as error:  # torch's own words advise to load it with code execution
+            raise RunError(
+                f"checkpoint {path} is damaged: it cannot be read ({type(error).__name__}); {way_out}"
+            ) from error
+        try:
             epoch, step, complete = saved["position"]
             for name, module in stage.modules.items():
                 module.load_state_dict(saved["modules"][name])
@@ -88,8 +99,17 @@ class Checkpoints:
                     part.optimizer.load_state_dict(optimizer)
             stage.load_state(saved["state"])
         except Exception as error:
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
             raise RunError(
-                f"checkpoint {path} does not fit stage {stage.name!r} of this run ({error}); "
-                f"delete that file to train the stage again, or start in another directory"
+                f"checkpoint {path} does not fit stage {stage.name!r} of this run ({cause}); {way_out}"
             ) from error
         return Position(epoch, step, complete), saved["sums"], saved["threads"]
+
+
+def _put_back(device: torch.device) -> Callable[[Any, str], Any]:
+    """Where loaded tensors go: those of the processor's memory stay there, all others go to ``device``."""
+
+    def place(storage: Any, location: str) -> Any:
+        return storage if location == "cpu" else storage.to(device=device)
+
+    return place

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -31,7 +31,8 @@ class Cost:
 
     Attributes:
         seconds: wall-clock, over all sessions that trained it.
-        images: images processed (an image seen twice counts twice; two views count two).
+        images: images processed (an image seen twice counts twice, two views count two; stored features,
+            on which a head alone is trained, do not count).
         flops: floating-point operations, forward and backward, all networks.
     """
 
@@ -69,7 +70,7 @@ class Loop:
         """Train one stage to its end, continuing from its checkpoint where there is one.
 
         Raises:
-            NonFiniteLossError: a term became NaN or infinite.
+            NonFiniteLossError: a term or a weight became NaN or infinite.
             Interrupted: Ctrl-C; a checkpoint was written.
             RunError: a checkpoint cannot be written or read.
         """
@@ -83,13 +84,15 @@ class Loop:
                 f"note: {stage.name} was begun with {threads} threads and continues with "
                 f"{torch.get_num_threads()}; the last bits of its weights may differ"
             )
-        with torch.random.fork_rng(), _stop_signal() as stop:
-            total_steps = stage.epochs * len(stage.batches)
+        devices = [self.runtime.device] if self.runtime.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), _stop_signal() as stop:
             for epoch in range(position.epoch, stage.epochs):
                 first_step = position.step if epoch == position.epoch else 0
-                sums = self._run_epoch(stage, epoch, first_step, total_steps, sums, cost, stop)
+                self._run_epoch(stage, epoch, first_step, sums, cost, stop)
                 done = epoch + 1 == stage.epochs or stage.finished(epoch)
                 self._save(stage, Position(epoch + 1, 0, complete=done), {}, cost)
+                if stop.is_set():
+                    raise Interrupted(stage.name)
                 sums = {}
                 if done:
                     break
@@ -103,29 +106,30 @@ class Loop:
         stage: Stage,
         epoch: int,
         first_step: int,
-        total_steps: int,
         sums: dict[str, Any],
         cost: Cost,
         stop: threading.Event,
-    ) -> dict[str, Any]:
+    ) -> None:
         """Take the steps of an epoch from ``first_step`` on and log it."""
         meter = _Meter(sums, deferred=self.runtime.device.type == "cuda")
         steps = len(stage.batches)
+        total_steps = stage.epochs * steps
         began = saved = time.monotonic()
         spent = cost.seconds
         seen = 0
+        self._seed(stage, epoch, "begin")
         stage.begin_epoch(epoch)
         for step, batch in enumerate(stage.batches.epoch(epoch, first_step), start=first_step):
             overall = epoch * steps + step
-            torch.manual_seed(derive_seed(self.seed, stage.name, epoch, step))
+            self._seed(stage, epoch, step)
             with self.runtime.autocast():
                 terms = {name: value.mean() for name, value in stage.loss(batch).items()}
             meter.add(step, terms)
             self._check(stage, epoch, meter)
             self._step(stage, terms, overall, total_steps)
             stage.after_step()
-            images = len(batch) * len(batch.views)
-            seen += images
+            seen += len(batch) * len(batch.views)
+            images = len(batch) * sum(view.ndim == 4 for view in batch.views)
             cost.images += images
             cost.flops += images * stage.flops_per_image
             now = time.monotonic()
@@ -136,31 +140,33 @@ class Loop:
                 stage.name, epoch, stage.epochs, (step + 1) / steps, meter.describe(), rate, left
             )
             late = now - saved > self.checkpoint_seconds
-            if (late or stop.is_set()) and step + 1 < steps:
+            stopping = stop.is_set()
+            if (late or stopping) and step + 1 < steps:
                 meter.settle()
                 self._check(stage, epoch, meter)
                 self._save(stage, Position(epoch, step + 1), meter.sums, cost)
-                saved = now
-            if stop.is_set() and step + 1 < steps:
-                raise Interrupted(stage.name)
+                saved = time.monotonic()
+                if stopping:
+                    raise Interrupted(stage.name)
         meter.settle()
         self._check(stage, epoch, meter)
+        self._seed(stage, epoch, "end")
         metrics = stage.end_epoch(epoch)
-        cost.seconds = spent + time.monotonic() - began
+        seconds = time.monotonic() - began
+        cost.seconds = spent + seconds
         record = {
             "stage": stage.name,
             "epoch": epoch,
             "loss": meter.means(),
             "metrics": metrics,
-            "images_per_second": seen / max(time.monotonic() - began, 1e-9),
-            "seconds": time.monotonic() - began,
+            "images_per_second": seen / max(seconds, 1e-9),
+            "seconds": seconds,
         }
         self.progress.epoch(record, stage.epochs)
-        if stop.is_set():
-            done = epoch + 1 == stage.epochs or stage.finished(epoch)
-            self._save(stage, Position(epoch + 1, 0, complete=done), {}, cost)
-            raise Interrupted(stage.name)
-        return meter.sums
+
+    def _seed(self, stage: Stage, epoch: int, moment: int | str) -> None:
+        """Derive torch's random state anew, so that a resumed step (or begin, or end) draws the same."""
+        torch.manual_seed(derive_seed(self.seed, stage.name, epoch, moment))
 
     def _step(self, stage: Stage, terms: dict[str, Tensor], overall: int, total_steps: int) -> None:
         total = sum(value * stage.weights.get(name, 1.0) for name, value in terms.items())
@@ -170,28 +176,35 @@ class Loop:
             set_lr(part.optimizer, part.config, overall, total_steps)
             part.optimizer.zero_grad(set_to_none=True)
         self.runtime.fabric.backward(total)
+        if stage.clip:
+            torch.nn.utils.clip_grad_norm_(stage.clipped_parameters(), stage.clip)
         for part in stage.trained:
-            if part.config.clip:
-                parameters = [p for group in part.optimizer.param_groups for p in group["params"]]
-                torch.nn.utils.clip_grad_norm_(parameters, part.config.clip)
             part.optimizer.step()
 
     def _check(self, stage: Stage, epoch: int, meter: "_Meter") -> None:
         if meter.broken is None:
             return
         step, terms = meter.broken
+        named = ", ".join(f"{name} = {value}" for name, value in terms.items())
+        self._give_up(stage, epoch, f"step {step + 1}: the loss is not finite ({named})")
+
+    def _give_up(self, stage: Stage, epoch: int, what: str) -> NoReturn:
         path = self.checkpoints.path(stage.name)
         kept = (
             f"the last good checkpoint is {path}" if path and path.exists() else "there is no checkpoint yet"
         )
-        named = ", ".join(f"{name} = {value}" for name, value in terms.items())
         raise NonFiniteLossError(
-            f"stage {stage.name!r}, epoch {epoch + 1}, step {step + 1}: "
-            f"the loss is not finite ({named}); {kept}. "
+            f"stage {stage.name!r}, epoch {epoch + 1}, {what}; {kept}. "
             f"A smaller lr, gradient clipping (clip) or --precision 32 usually helps."
         )
 
     def _save(self, stage: Stage, position: Position, sums: dict[str, Any], cost: Cost) -> None:
+        """Write a checkpoint, unless the last step's update (which no loss has seen) broke a weight."""
+        for name, module in stage.modules.items():
+            parameters = [parameter.detach() for parameter in module.parameters()]
+            if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
+                epoch = position.epoch if position.step else position.epoch - 1
+                self._give_up(stage, epoch, f"the weights of {name!r} are not finite any more")
         self.checkpoints.save(stage, position, {**sums, "cost": vars(cost).copy()})
 
 
@@ -204,14 +217,15 @@ class _Meter:
     BLOCK = 50
 
     def __init__(self, sums: dict[str, Any], *, deferred: bool) -> None:
-        self.sums: dict[str, Any] = {"count": 0, "terms": {}, **sums}
+        self.sums: dict[str, Any] = {"counts": {}, "terms": {}, **sums}
         self.broken: tuple[int, dict[str, float]] | None = None
         self._deferred = deferred
         self._waiting: list[tuple[int, list[str], Tensor]] = []
 
     def add(self, step: int, terms: dict[str, Tensor]) -> None:
-        values = torch.stack([value.detach().float() for value in terms.values()])
-        self._waiting.append((step, list(terms), values))
+        if terms:
+            values = torch.stack([value.detach().float() for value in terms.values()])
+            self._waiting.append((step, list(terms), values))
         if not self._deferred or len(self._waiting) >= self.BLOCK:
             self.settle()
 
@@ -220,20 +234,17 @@ class _Meter:
             numbers = dict(zip(names, values.tolist(), strict=True))
             if self.broken is None and not bool(torch.isfinite(values).all()):
                 self.broken = (step, numbers)
-            self.sums["count"] += 1
             for name, number in numbers.items():
+                self.sums["counts"][name] = self.sums["counts"].get(name, 0) + 1
                 self.sums["terms"][name] = self.sums["terms"].get(name, 0.0) + number
         self._waiting.clear()
 
     def means(self) -> dict[str, float]:
-        return {name: total / self.sums["count"] for name, total in self.sums["terms"].items()}
+        """Mean of each term over the steps that had it."""
+        return {name: total / self.sums["counts"][name] for name, total in self.sums["terms"].items()}
 
     def describe(self) -> str:
-        return (
-            "  ".join(f"{name} {value:.3f}" for name, value in self.means().items())
-            if self.sums["count"]
-            else ""
-        )
+        return "  ".join(f"{name} {value:.3f}" for name, value in self.means().items())
 
 
 @contextmanager

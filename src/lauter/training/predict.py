@@ -1,11 +1,13 @@
 """The one inference pass that beliefs, features, banks and evaluation all use."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from lauter.data.batches import read_in_order
 from lauter.data.dataset import Images, Int64s
@@ -42,10 +44,10 @@ def predict(
     batch_size: int = 512,
     view: tuple[ViewRecipe, int, int] = (IDENTITY, 0, 0),
 ) -> Predictions:
-    """Run a network over images in eval mode and leave it in the mode it was in.
+    """Run a network over images in eval mode and leave every part of it in the mode it was in.
 
     Args:
-        network: put into eval mode meanwhile.
+        network: put into eval mode meanwhile, and on the runtime's device.
         images: what to read.
         runtime: device and precision.
         index: rows to predict, all where None.
@@ -59,19 +61,25 @@ def predict(
     rows = np.arange(len(images)) if index is None else np.asarray(index, dtype=np.int64)
     size = image_size or network.input_spec.size
     recipe, seed, number = view
-    was_training = network.training
-    network.eval()
     network.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    logits, features = [], []
-    for batch in read_in_order(images, rows, batch_size, size, runtime.device, runtime.config.workers):
-        pictures = render_view(batch.images, recipe, seed, batch.index.cpu().numpy(), number)
-        with runtime.autocast():
-            output = network(pictures)
-        logits.append(output.logits.float().cpu())
-        features.append(output.features.float().cpu())
-    network.train(was_training)
-    empty = torch.zeros(0, network.num_classes), torch.zeros(0, network.feature_size)
-    joined = tuple(
-        torch.cat(parts) if parts else none for parts, none in zip((logits, features), empty, strict=True)
-    )
-    return Predictions(*joined)
+    logits, features = [torch.zeros(0, network.num_classes)], [torch.zeros(0, network.feature_size)]
+    with _eval_mode(network):
+        for batch in read_in_order(images, rows, batch_size, size, runtime.device, runtime.config.workers):
+            pictures = render_view(batch.images, recipe, seed, batch.index.cpu().numpy(), number)
+            with runtime.autocast():
+                output = network(pictures)
+            logits.append(output.logits.float().cpu())
+            features.append(output.features.float().cpu())
+    return Predictions(torch.cat(logits), torch.cat(features))
+
+
+@contextmanager
+def _eval_mode(network: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; parts that were frozen in eval mode before stay there afterwards."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,6 +1,7 @@
 """What a run says while it works: one live line, metrics.jsonl, and TensorBoard on request."""
 
 import json
+import math
 import time
 from pathlib import Path
 from types import TracebackType
@@ -9,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+from lauter.errors import ConfigError, RunError
 
 
 class Progress:
@@ -72,11 +75,24 @@ class Progress:
         self._live.update(line, refresh=True)
 
     def epoch(self, record: dict[str, Any], epochs: int) -> None:
-        """Log a finished epoch: {"stage", "epoch", "loss", "metrics", "images_per_second", "seconds"}."""
+        """Log a finished epoch: {"stage", "epoch", "loss", "metrics", "images_per_second", "seconds"}.
+
+        JSON knows no NaN and no infinity: a metric that is one is written as null.
+
+        Raises:
+            RunError: the disk does not take it.
+        """
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record, allow_nan=False) + "\n")
+            metrics = {k: v if math.isfinite(v) else None for k, v in record["metrics"].items()}
+            line = json.dumps({**record, "metrics": metrics}, allow_nan=False)
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with open(self.path, "a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+            except OSError as error:
+                raise RunError(
+                    f"{self.path} could not be written ({error}). Free some space and continue with --resume."
+                ) from error
         if self._writer is not None:
             for group in ("loss", "metrics"):
                 for name, value in record[group].items():
@@ -117,7 +133,7 @@ def format_seconds(seconds: float) -> str:
 
     Example:
         >>> format_seconds(42), format_seconds(200), format_seconds(7300)
-        ('42 s', '3 min 20 s', '2 h 2 min')
+        ('42 s', '3 min 20 s', '2 h 1 min')
     """
     whole = round(seconds)
     if whole < 60:
@@ -142,8 +158,6 @@ def _open_tensorboard(directory: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        from lauter.errors import ConfigError
-
         raise ConfigError(
             "TensorBoard was asked for but is not installed: pip install 'lauter[loggers]', or leave it out"
         ) from error

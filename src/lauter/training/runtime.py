@@ -23,14 +23,12 @@ class RuntimeConfig:
         precision: auto (bf16 autocast where the processor has it), 32 or bf16.
         threads: processor threads of this process; 0 leaves torch's choice.
         workers: reading processes for images that stream from disk.
-        compile: whether networks are compiled by torch.compile.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Precision = "auto"
     threads: int = 0
     workers: int = 2
-    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda", "mps"):

@@ -25,7 +25,7 @@ class OptimizerConfig:
         warmup: share of all steps in which lr rises linearly from 0.
         milestones: for step: shares of the stage's length at which lr falls.
         gamma: for step: the factor.
-        clip: largest norm of the gradient over everything that is optimised; 0 does not clip.
+        clip: largest norm of the gradient over everything that the stage optimises; 0 does not clip.
     """
 
     kind: Literal["sgd", "adamw"] = "sgd"
@@ -53,6 +53,11 @@ class OptimizerConfig:
             )
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"warmup must be a share of the stage in [0, 1), not {self.warmup}")
+        if not all(0 < share < 1 for share in self.milestones) or not 0 < self.gamma <= 1:
+            raise ConfigError(
+                f"milestones must be shares of the stage in (0, 1) and gamma in (0, 1], "
+                f"not {self.milestones} and {self.gamma}"
+            )
 
 
 def lr_factor(config: OptimizerConfig, step: int, total_steps: int) -> float:
@@ -74,16 +79,15 @@ def lr_factor(config: OptimizerConfig, step: int, total_steps: int) -> float:
     return 1.0
 
 
-ParameterGroups = Iterable[nn.Parameter] | list[dict[str, Any]]
+ParameterGroups = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 
 
 def make_optimizer(parameters: ParameterGroups, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Build the optimiser; a group may carry ``lr_scale``, a factor on the config's lr."""
-    groups = [
-        group if isinstance(group, dict) else {"params": group}
-        for group in (parameters if isinstance(parameters, list) else [list(parameters)])
-    ]
-    groups = [{**group, "lr_scale": group.get("lr_scale", 1.0)} for group in groups]
+    listed = list(parameters)
+    # Parameters alone make one group, whose tensors the optimiser steps together.
+    given = [entry for entry in listed if isinstance(entry, dict)] or [{"params": listed}]
+    groups = [{**group, "lr_scale": group.get("lr_scale", 1.0)} for group in given]
     if config.kind == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(

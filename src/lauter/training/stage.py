@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lauter.data.batches import Batch
+from lauter.errors import ConfigError
 from lauter.training.schedule import OptimizerConfig, ParameterGroups, make_optimizer
 
 
@@ -72,8 +73,27 @@ class Stage:
         self.flops_per_image = flops_per_image
 
     def train_with(self, parameters: ParameterGroups, config: OptimizerConfig) -> None:
-        """Add an optimiser over some parameters."""
+        """Add an optimiser over some parameters.
+
+        Raises:
+            ConfigError: it clips at another norm than an earlier one of this stage; the norm is a common one.
+        """
+        if config.clip and self.clip not in (0, config.clip):
+            raise ConfigError(
+                f"stage {self.name!r}: its optimisers clip at {self.clip} and {config.clip}, but the "
+                f"gradient's norm is one over all of them; give them the same clip, or 0 to leave one out"
+            )
         self.trained.append(Trained(make_optimizer(parameters, config), config))
+
+    @property
+    def clip(self) -> float:
+        """Largest norm of the gradient over :meth:`clipped_parameters`; 0 does not clip."""
+        return max((part.config.clip for part in self.trained), default=0.0)
+
+    def clipped_parameters(self) -> list[Tensor]:
+        """The parameters of every optimiser that asks for clipping."""
+        groups = [group for part in self.trained if part.config.clip for group in part.optimizer.param_groups]
+        return [parameter for group in groups for parameter in group["params"]]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Named loss terms, each [B] (averaged by the loop) or a scalar."""
@@ -96,7 +116,10 @@ class Stage:
         return False
 
     def state(self) -> dict[str, Any]:
-        """Whatever besides modules and optimisers must survive a stop: tensors, numbers, lists, dicts."""
+        """Whatever besides modules and optimisers must survive a stop: tensors, numbers, lists, dicts.
+
+        What the processor's memory held returns there, what an accelerator held returns to the run's device.
+        """
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -120,7 +120,10 @@ def _build_size(content: ReportContent) -> View | None:
 
 
 def _build_result(content: ReportContent) -> View | None:
-    scores = {role: content.metrics.get(role, {}).get("selected", {}) for role in ROLES}
+    scores = {}
+    for role in ROLES:  # of the epoch whose weights were kept, which a run states; else the selected one
+        of_role = content.metrics.get(role, {})
+        scores[role] = of_role.get(of_role.get("kept", "selected"), {})
     for metric in ("balanced_accuracy", "agreement_with_given"):
         found = {role: read_interval(of[metric]) for role, of in scores.items() if metric in of}
         if not found:

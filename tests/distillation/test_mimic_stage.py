@@ -11,7 +11,7 @@ from lauter.data import ResidentImages
 from lauter.data.batches import Batch, ImageBatches
 from lauter.data.dataset import Dataset
 from lauter.data.views import IDENTITY
-from lauter.distill.mimic import Mimic, MimicConfig, MimicStage, choose_std, fit_student_head
+from lauter.distillation.mimic import Mimic, MimicConfig, MimicStage, choose_std, fit_student_head
 from lauter.errors import ConfigError, ModelError
 from lauter.losses import mimic
 from lauter.models import EmbeddedHead, Network, create_network, fold_head

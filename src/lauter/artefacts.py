@@ -110,15 +110,19 @@ def export_onnx(network: Network, path: str | Path, pixels: Tensor) -> float:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter's own deprecations
             logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-            program = torch.onnx.export(
-                wrapped,
-                (images[:2],),
-                dynamo=True,
-                verbose=False,
-                input_names=["pixels"],
-                output_names=["logits"],
-                dynamic_shapes={"pixels": {0: torch.export.Dim("batch", min=1)}},
-            )
+            try:
+                program = torch.onnx.export(
+                    wrapped,
+                    (images[:1].repeat(2, 1, 1, 1),),  # an example of one image would fix the batch at one
+                    dynamo=True,
+                    verbose=False,
+                    input_names=["pixels"],
+                    output_names=["logits"],
+                    dynamic_shapes={"pixels": {0: torch.export.Dim("batch", min=1)}},
+                )
+            except Exception as error:  # the exporter raises anything, by operator
+                reason = " ".join(str(error).split())[:300]
+                raise ModelError(f"{network.name} cannot be exported to ONNX: {reason}") from error
         if program is None:
             raise ModelError(f"{network.name} cannot be exported to ONNX: the exporter gave no program")
         temporary.write_bytes(program.model_proto.SerializeToString())

@@ -1,0 +1,132 @@
+"""The tables of README and docs, rendered from result files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lauter.bench.records import Record, ResultFile
+from lauter.bench.tables import Column, describe_file, render_table, update_markdown
+
+NOISY = ("ncifar10", "cifar10n-worst")
+CLEAN = ("ncifar10-clean", "cifar10n-worst-clean")
+
+
+@dataclass(frozen=True)
+class Page:
+    """One table: which records stand in it, and where it goes.
+
+    Attributes:
+        name: of the markers in the Markdown files.
+        data: data sets, one group of columns each.
+        metrics: metrics by the title of their column.
+        methods: rows.
+        against: method whose paired difference is shown behind the first metric; empty for none.
+        files: Markdown files that have the markers.
+    """
+
+    name: str
+    data: tuple[str, ...]
+    metrics: dict[str, str]
+    methods: tuple[str, ...]
+    against: str = ""
+    files: tuple[str, ...] = ("docs/measurements.md",)
+
+
+PAGES = (
+    Page(
+        "main",
+        NOISY,
+        {"balanced_accuracy_last": "balanced accuracy, %"},
+        ("lauter", "ce", "ce-true", "lauter-teacher", "ce-teacher"),
+        against="ce",
+        files=("README.md", "docs/measurements.md"),
+    ),
+    Page(
+        "noharm",
+        CLEAN,
+        {"balanced_accuracy_last": "balanced accuracy, %", "label_dropped_or_relabelled": "dropped"},
+        ("lauter", "ce", "lauter-teacher", "ce-teacher"),
+        against="ce",
+    ),
+    Page(
+        "ablation",
+        NOISY,
+        {
+            "balanced_accuracy_last": "last epoch, %",
+            "balanced_accuracy_selected": "selected epoch, %",
+            "oracle_gap": "oracle gap",
+        },
+        (
+            "lauter",
+            "mimic-kept",
+            "ce-kept",
+            "ce",
+            "ce-equal-cost",
+            "ce-true",
+            "lauter-teacher",
+            "ce-ssl-teacher",
+            "ce-teacher",
+        ),
+        against="lauter",
+    ),
+    Page(
+        "labels",
+        NOISY,
+        {
+            "label_auroc": "AUROC",
+            "label_average_precision": "AP",
+            "label_precision": "precision",
+            "label_recall": "recall",
+            "label_f1": "F1",
+            "label_best_f1": "best F1",
+            "label_noise_estimated": "noise, estimated",
+            "label_true_noise_rate": "noise, true",
+        },
+        ("lauter",),
+    ),
+    Page(
+        "speed",
+        NOISY,
+        {"seconds": "seconds", "images_per_second": "images/s", "epochs": "epochs"},
+        ("lauter", "mimic-kept", "ce", "lauter-teacher", "ce-teacher"),
+    ),
+)
+
+
+def write_pages(file: ResultFile, root: Path, pages: Sequence[Page] = PAGES) -> list[str]:
+    """Render every table for which there are records into the Markdown files below ``root``.
+
+    Returns:
+        Names of the tables that were rendered.
+    """
+    rendered = []
+    for page in pages:
+        text = render_page(file, page)
+        if text:
+            for name in page.files:
+                update_markdown(root / name, page.name, text)
+            rendered.append(page.name)
+    return rendered
+
+
+def render_page(file: ResultFile, page: Page) -> str:
+    """One table with its paragraph on hardware and versions; empty where nothing was measured."""
+    chosen: list[Record] = [
+        record
+        for record in file.records
+        if record.data in page.data and record.metric in page.metrics and record.method in page.methods
+    ]
+    columns = []
+    for data in page.data:
+        for place, (metric, title) in enumerate(page.metrics.items()):
+            if any(record.data == data and record.metric == metric for record in chosen):
+                heading = f"{data}, {title}"
+                columns.append(Column(data, metric, title=heading))
+                if page.against and place == 0:
+                    columns.append(
+                        Column(data, metric, title=f"{heading}, against {page.against}", against=page.against)
+                    )
+    if not columns:
+        return ""
+    methods = [name for name in page.methods if any(record.method == name for record in chosen)]
+    return f"{render_table(chosen, columns, methods)}\n\n{describe_file(file)}"

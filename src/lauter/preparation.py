@@ -1,0 +1,267 @@
+"""Before the first step: data opened, networks named, and whatever would fail later tried now.
+
+Nothing is written before all of that went well, and nothing is trained.
+"""
+
+import dataclasses
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+
+from lauter.config import FitConfig, to_plain
+from lauter.data import Dataset, available_splits, hold_out, open_dataset
+from lauter.data.dataset import UNLABELLED, Int64s
+from lauter.errors import ConfigError, DataError, LauterError
+from lauter.models import CIFAR_ZOO, Network, create_network, default_networks
+from lauter.run import RunDirectory, check_directory, open_run
+from lauter.training.progress import Progress
+from lauter.training.runtime import Runtime
+from lauter.training.setup import Setup
+
+Source = Dataset | str | Path
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What decides how a run is kept and shown, but not its result.
+
+    Attributes:
+        out: directory of the run; must be empty unless ``resume``.
+        resume: continue the run in ``out``; where there is none, it is begun.
+        tensorboard: also write TensorBoard logs there.
+        console: where progress is shown; silent where None.
+    """
+
+    out: str | Path = "lauter-run"
+    resume: bool = False
+    tensorboard: bool = False
+    console: Console | None = None
+
+
+def open_both(data: Source, test: Source | None, config: FitConfig) -> tuple[Dataset, Dataset | None]:
+    """Open data and test set; a split named test of a source opened here is taken as test set.
+
+    Raises:
+        DataError: one of them cannot be opened, their classes differ, or nothing in the test set can score.
+    """
+    own_test = not isinstance(data, Dataset) and test is None and "test" in available_splits(data)
+    spec = data if own_test else test
+    if not isinstance(data, Dataset):
+        data = open_dataset(data, image_size=config.image_size or None)
+    if spec is None:
+        return data, None
+    if not isinstance(spec, Dataset):
+        return data, open_test(spec, data)
+    if spec.class_names != data.class_names:
+        raise DataError(
+            f"the test set has the classes {', '.join(spec.class_names[:5])}..., the data "
+            f"{', '.join(data.class_names[:5])}...; they must be the same in the same order"
+        )
+    return data, take_scorable(spec)
+
+
+def open_test(
+    spec: str | Path,
+    data: Dataset,
+    *,
+    split: str | None = None,
+    label_column: str | None = None,
+    truth_column: str | None = None,
+    **columns: str | None,
+) -> Dataset:
+    """Open images to score on, with the classes and the picture size of the data.
+
+    A test set beside the data often has other columns than the data: both of them, or the truth alone (as
+    CIFAR-10 beside CIFAR-10N's labels), or none because it is a folder. It is scored by its truth column
+    where it has that, else by the other column that was named, else by the labels it has.
+
+    Args:
+        spec: what :func:`lauter.open_dataset` opens.
+        data: the data it is a test set of.
+        split: which part; the one named test where None and there is one.
+        label_column: the data's column of given labels.
+        truth_column: the data's column of true labels.
+        columns: image_column and id_column of the data.
+
+    Raises:
+        DataError: it can be opened in none of these ways; what the first way said.
+    """
+    if split is None and "test" in available_splits(spec):
+        split = "test"
+    ways = [(label_column, truth_column), (truth_column, None), (label_column, None), (None, None)]
+    refusals: list[LauterError] = []
+    for label, truth in dict.fromkeys(ways):
+        named = columns if label or truth else {}
+        try:
+            test = open_dataset(
+                spec,
+                split=split,
+                label_column=label,
+                truth_column=truth,
+                class_names=data.class_names,
+                min_per_class=0,
+                image_size=data.source.get("image_size"),
+                **named,  # type: ignore[arg-type]
+            )
+        except LauterError as error:
+            refusals.append(error)
+        else:
+            return take_scorable(test)
+    raise refusals[0]
+
+
+def take_scorable(test: Dataset) -> Dataset:
+    """The images that can be scored: with a truth all of them, else those with a label."""
+    if test.true_labels is not None or bool(test.labelled.all()):
+        return test
+    if not test.labelled.any():
+        raise DataError(f"the test set {test.name} has no label to score by")
+    return test.subset(test.labelled)
+
+
+def read_targets(data: Dataset, labels: pd.DataFrame | str | Path) -> Int64s:
+    """Labels to learn [N] from a checked label table: given where kept, suggested where relabelled, else -1.
+
+    Raises:
+        DataError: the table cannot be read, lacks images of the data or names one twice, or names unknown
+            classes.
+    """
+    if not isinstance(labels, pd.DataFrame):
+        if not Path(labels).is_file():
+            raise DataError(f"the label table {labels} is missing")
+        try:
+            labels = pd.read_parquet(labels)
+        except (OSError, ValueError) as error:
+            raise DataError(f"the label table {labels} cannot be read as Parquet: {error}") from error
+    if missing := [name for name in ("id", "given", "verdict", "suggested") if name not in labels.columns]:
+        raise DataError(f"the label table has no column {missing[0]!r}; it is not one that lauter wrote")
+    if (twice := labels["id"].duplicated()).any():
+        raise DataError(f"the label table names {labels['id'][twice].iloc[0]!r} more than once")
+    rows = labels.set_index("id").reindex(data.ids)
+    if absent := int(rows["verdict"].isna().sum()):
+        name = str(data.ids[np.flatnonzero(rows["verdict"].isna())[0]])
+        raise DataError(f"the label table lacks {absent} of the {len(data)} images, the first is {name!r}")
+    number = {name: label for label, name in enumerate(data.class_names)}
+    chosen = rows["given"].where(rows["verdict"] == "keep", rows["suggested"])
+    chosen = chosen.where(rows["verdict"].isin(["keep", "relabel"]))
+    if strange := sorted(set(chosen.dropna()) - set(number)):
+        raise DataError(f"the label table has the class {strange[0]!r}, which the data has not")
+    return np.array([number.get(name, UNLABELLED) for name in chosen], dtype=np.int64)
+
+
+def resolve_networks(config: FitConfig, data: Dataset) -> FitConfig:
+    """Fill in picture size, teacher and student where the config leaves them open."""
+    stored = data.images.uniform
+    own = int(data.source.get("image_size") or (224 if stored is None else stored.shape[-1]))
+    student = config.student or default_networks(config.image_size or own)[1]
+    size = config.image_size
+    if not size:
+        named = student in CIFAR_ZOO
+        size = own if named else create_network(student, data.num_classes).input_spec.size
+    teacher = config.teacher or default_networks(size)[0]
+    return dataclasses.replace(config, student=student, teacher=teacher, image_size=size)
+
+
+def teacher_weights(config: FitConfig) -> dict[str, Any]:
+    """Where the teacher's backbone starts from, as arguments of :func:`lauter.create_network`."""
+    if config.teacher_weights:
+        return {"weights": config.teacher_weights, "load_head": False}
+    return {"pretrained": config.teacher_pretrained}
+
+
+def check_start(data: Dataset, config: FitConfig, *, teacher: bool = True, student: bool = True) -> None:
+    """Try what would otherwise fail after hours, or after files were written.
+
+    Args:
+        data: what is trained on.
+        config: with names and size filled in.
+        teacher: whether the config's teacher is built.
+        student: whether its student is.
+
+    Raises:
+        LauterError: the device is not there, nothing is held out, a network's name is unknown, or weights
+            are missing or do not fit.
+    """
+    Runtime(config.runtime)
+    hold_out(data, config.holdout, config.seed)
+    with torch.random.fork_rng():
+        if student:
+            create_network(config.student, data.num_classes, image_size=config.image_size)
+        if teacher:
+            options = teacher_weights(config)
+            create_network(config.teacher, data.num_classes, image_size=config.image_size, **options)
+
+
+def hash_array(values: np.typing.NDArray[Any]) -> str:
+    """A short hash of an array's bytes."""
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
+
+
+def hash_weights(network: Network) -> str:
+    """A short hash of a network's weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def begin(
+    options: RunOptions, verb: str, data: Dataset, test: Dataset | None, config: FitConfig, **inputs: str
+) -> tuple[RunDirectory, Progress]:
+    """Open the run directory with its settings, and the progress that writes there.
+
+    Args:
+        options: where, and whether to continue what is there.
+        verb: fit, train or distill.
+        data: what is trained on.
+        test: what is scored on.
+        config: with names and size filled in.
+        inputs: hashes of whatever else decides the result; a resumed run must have the same.
+    """
+    if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError(
+            "TensorBoard was asked for but is not installed: pip install 'lauter[loggers]', or leave it out"
+        )
+    settings = {
+        "verb": verb,
+        "data": to_plain(data.source) or {"name": data.name},
+        "fingerprint": data.fingerprint(),
+        "test": None if test is None else to_plain(test.source) or {"name": test.name},
+        **inputs,
+        "fit": to_plain(config),
+    }
+    continued = check_directory(options.out, resume=options.resume)
+    run = open_run(options.out, settings, resume=options.resume)
+    progress = Progress(run.path, options.console, tensorboard=options.tensorboard)
+    if options.resume:
+        progress.say(f"resume      {run.path}" + ("" if continued else " holds no run yet: begun anew"))
+    return run, progress
+
+
+def introduce(setup: Setup, data: Dataset, test: Dataset | None, networks: str) -> None:
+    """Say what is about to be done."""
+    say = setup.loop.progress.say
+    parts = [f"{len(data):,} images", f"{data.num_classes} classes"]
+    if unlabelled := int((~data.labelled).sum()):
+        parts.append(f"{unlabelled:,} without a label (they get a suggestion and teach by mimicking)")
+    if dropped := len({fault.id for fault in data.faults if fault.dropped}):
+        parts.append(f"{dropped:,} files left out (the report says which)")
+    if changed := len({fault.id for fault in data.faults if not fault.dropped}):
+        parts.append(f"{changed:,} turned or converted")
+    say(f"data        {data.name}: {', '.join(parts)}")
+    tested = "no test set: scores are agreement with given labels"
+    if test is not None:
+        column = test.source.get("truth_column") or test.source.get("label_column")
+        tested = f"{len(test):,} test images" + (f", scored by column {column!r}" if column else "")
+    say(f"split       {len(setup.train):,} to train, {len(setup.holdout):,} held out, {tested}")
+    runtime = setup.loop.runtime
+    precision = "bf16" if runtime.precision == "bf16" else "float32"
+    say(f"networks    {networks}, {setup.image_size} px, {precision} on {runtime.device}")

@@ -1,0 +1,78 @@
+"""Runtime: what is asked for is there, or it is said."""
+
+import pytest
+import torch
+
+from lauter.errors import ConfigError
+from lauter.training import runtime as runtime_module
+from lauter.training.runtime import Runtime, RuntimeConfig, has_bf16
+
+
+def test_the_processor_in_float32() -> None:
+    runtime = Runtime(RuntimeConfig(device="cpu", precision="32"))
+    assert runtime.device == torch.device("cpu")
+    assert runtime.precision == "32"
+    with runtime.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_bf16_where_it_is_asked_for() -> None:
+    runtime = Runtime(RuntimeConfig(device="cpu", precision="bf16"))
+    assert runtime.precision == "bf16"
+    with runtime.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_auto_takes_bf16_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
+    monkeypatch.setattr(runtime_module, "has_bf16", lambda device: able)
+    assert Runtime(RuntimeConfig(device="cpu")).precision == ("bf16" if able else "32")
+
+
+def test_a_processor_has_bf16_by_its_own_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    for avx, amx in ((True, False), (False, True), (False, False)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda value=avx: value)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda value=amx: value)
+        assert has_bf16("cpu") == (torch.backends.mkldnn.is_available() and (avx or amx))
+
+
+def test_a_device_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for device in ("cuda", "mps"):
+        with pytest.raises(ConfigError, match=f"device {device} was asked for.*use --device cpu or auto"):
+            Runtime(RuntimeConfig(device=device))  # type: ignore[arg-type]
+    assert Runtime(RuntimeConfig(device="auto")).device == torch.device("cpu")
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"WORLD_SIZE is above 1.*start it without torchrun"):
+        Runtime(RuntimeConfig(device="cpu"))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert Runtime(RuntimeConfig(device="cpu")).device.type == "cpu"
+
+
+def test_threads_are_set_where_asked_for() -> None:
+    before = torch.get_num_threads()
+    try:
+        Runtime(RuntimeConfig(device="cpu", threads=2))
+        assert torch.get_num_threads() == 2
+        Runtime(RuntimeConfig(device="cpu", threads=0))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"device": "tpu"}, "device must be auto, cpu, cuda or mps, not 'tpu'"),
+        ({"precision": "16"}, "precision must be auto, 32 or bf16, not '16'"),
+        ({"threads": -1}, "threads and workers must be 0 or more, not -1 and 2"),
+        ({"workers": -1}, "threads and workers must be 0 or more, not 0 and -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RuntimeConfig(**setting)  # type: ignore[arg-type]
