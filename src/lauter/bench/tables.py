@@ -34,7 +34,7 @@ FRACTIONS = frozenset(
         "correction_precision",
     }
 )
-"""Metrics stored as fractions, shown in percent; also with ``label_`` before or ``_last`` behind their name."""
+"""Metrics stored as fractions, shown in percent; also with ``label_`` before or ``_last`` behind them."""
 
 
 @dataclass(frozen=True)
