@@ -20,9 +20,10 @@ from lauter.data.batches import (
     read_in_order,
     resize_image,
 )
+from lauter.data.counters import draw_uniforms
 from lauter.data.dataset import ResidentImages
 from lauter.data.images import ImageError
-from lauter.data.views import IDENTITY, ViewRecipe, render_view
+from lauter.data.views import IDENTITY, ViewRecipe, draw_crop_boxes, render_view
 from lauter.errors import ConfigError, DataError
 
 CROP = ViewRecipe(pad=2, flip=0.5)
@@ -183,6 +184,18 @@ def test_a_streamed_crop_is_the_drawn_box_of_the_whole_image() -> None:
     for (top, left), colour in corners.items():
         found = resize_image(image, 8, np.array([top + 0.1, left + 0.1, 0.3, 0.3]))
         np.testing.assert_array_equal(found, np.broadcast_to(np.array(colour, np.uint8), (8, 8, 3)))
+
+
+def test_a_streamed_view_is_cropped_once_by_its_reader_and_flipped_once_on_the_device() -> None:
+    images, recipe = draw_streamed(12), ViewRecipe(area=(0.2, 0.6), flip=0.5)
+    batches = ImageBatches(images, np.arange(12), 5, (recipe,), 16, seed=9)
+    for batch in batches.epoch(3):
+        rows = batch.index.numpy()
+        boxes, flips = draw_crop_boxes(recipe, 9, rows, 3), draw_uniforms(9, rows, 3, 5)[:, 4] < 0.5
+        for place, row in enumerate(rows):
+            image = Image.fromarray(images.read(row).transpose(1, 2, 0))
+            expected = resize_image(image, 16, boxes[place])[:, :: -1 if flips[place] else 1]
+            np.testing.assert_array_equal(batch.images[place].numpy(), expected.transpose(2, 0, 1))
 
 
 def test_without_a_box_the_middle_is_kept() -> None:

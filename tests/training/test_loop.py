@@ -123,6 +123,29 @@ def test_a_batch_without_anything_to_learn_is_passed_over(make_loop: MakeLoop, e
     torch.testing.assert_close(stage.values[0].detach(), torch.tensor([1 - 0.1 - 0.15]))
 
 
+def test_the_hooks_of_a_stage_run_in_their_order(make_loop: MakeLoop) -> None:
+    class Hooked(Toy):
+        def begin_epoch(self, epoch: int) -> None:
+            super().begin_epoch(epoch)
+            story.append(f"begin {epoch}")
+
+        def after_step(self) -> None:
+            story.append(round(self.values[0].item(), 4))  # the optimiser has stepped already
+
+        def end_epoch(self, epoch: int) -> dict[str, float]:
+            story.append(f"end {epoch}")
+            return {}
+
+        def finished(self, epoch: int) -> bool:
+            story.append(f"finished {epoch}?")
+            return False
+
+    story: list[Any] = []
+    make_loop().run([Hooked(lambda stage, batch, step: {"loss": stage.values[0].sum()}, Weight(1.0))])
+    first = ["begin 0", 0.9, 0.8, 0.7, "end 0", "finished 0?"]
+    assert story == [*first, "begin 1", 0.6, 0.5, 0.4, "end 1"]
+
+
 def test_the_lr_follows_the_schedule_over_the_whole_stage(make_loop: MakeLoop) -> None:
     config = OptimizerConfig(lr=1.0, momentum=0.0, weight_decay=0.0, schedule="cosine")
     stage = Toy(lambda stage, batch, step: {"loss": stage.values[0].sum()}, Weight(0.0), configs=(config,))

@@ -71,7 +71,8 @@ def test_on_a_terminal_one_line_lives(monkeypatch: pytest.MonkeyPatch) -> None:
         assert out.getvalue()[before:] == ""
         progress.say("done")
         assert "done\n" in out.getvalue()[before:]
-        assert "\x1b[?25h" in out.getvalue()  # the cursor is back
+        assert "\x1b[1A\x1b[2K" in out.getvalue()[before:]  # the live line is taken away
+        assert "\x1b[?25h" in out.getvalue()[before:]  # and the cursor is back
         clock.now += 1
         step(progress, done=1.0)
     assert out.getvalue().count("\x1b[?25l") == out.getvalue().count("\x1b[?25h") == 2

@@ -33,7 +33,8 @@ class RobustConfig:
         neighbours: how many vote; never more than a tenth of the images.
         refresh_neighbours: epochs after which neighbours are searched anew in the trained features; 0 keeps
             those of the pretrained ones.
-        weighting: soft (each kept image weighs as its label is believed) or hard (all the same).
+        weighting: soft (each image weighs as its label is probably right) or hard (kept ones alone, all the
+            same).
         filter: how labels are judged.
         correction: when labels are corrected.
     """
@@ -46,7 +47,7 @@ class RobustConfig:
     ensemble_momentum: float = 0.9
     neighbours: int = 100
     refresh_neighbours: int = 5
-    weighting: Literal["soft", "hard"] = "hard"
+    weighting: Literal["soft", "hard"] = "soft"
     filter: FilterConfig = field(default_factory=FilterConfig)
     correction: CorrectionConfig = field(default_factory=CorrectionConfig)
 
@@ -170,7 +171,7 @@ class RobustStage(TrackedStage):
             "neighbours": votes,
         }
         self.votes, self.beliefs = votes, sources[config.beliefs]
-        self.assessment = assess_labels(self.beliefs, self.given, config.filter)
+        self.assessment = self._assess()
         before = self.suggested
         self.suggested, confidence = propose_labels(self.beliefs, self.prior)
         self.stable_for = np.where(self.suggested == before, self.stable_for + 1, 0)
@@ -188,11 +189,29 @@ class RobustStage(TrackedStage):
             )
         self._set_targets()
 
+    def _assess(self) -> Assessment:
+        """Judge training labels among themselves, and hold-out labels, which must not teach, among all."""
+        everywhere = assess_labels(self.beliefs, self.given, self.config.filter)
+        holdout = self.tracker.watch.holdout
+        if not len(holdout):
+            return everywhere
+        without = self.given.copy()
+        without[holdout] = UNLABELLED
+        trained = assess_labels(self.beliefs, without, self.config.filter)
+        for judged, of_all in (
+            (trained.p_right, everywhere.p_right),
+            (trained.standing, everywhere.standing),
+            (trained.kept, everywhere.kept),
+        ):
+            judged[holdout] = of_all[holdout]
+        return trained
+
     def _set_targets(self) -> None:
         targets = np.where(self.corrected, self.suggested, self.given)
-        weights = (self.assessment.kept | self.corrected).astype(np.float64)
-        if self.config.weighting == "soft":
-            weights *= np.where(self.corrected, self.beliefs.max(1), self.assessment.p_right)
+        if self.config.weighting == "hard":
+            weights = (self.assessment.kept | self.corrected).astype(np.float64)
+        else:
+            weights = np.where(self.corrected, 1.0, self.assessment.p_right)
         weights[targets == UNLABELLED] = 0
         rows = self.train_rows
         self.prior = estimate_prior(targets[rows], weights[rows], self.beliefs.shape[1])
