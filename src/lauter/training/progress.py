@@ -53,7 +53,7 @@ class Progress:
         """One lasting line for people."""
         self.close_line()
         if self.console is not None:
-            self.console.print(text, highlight=False, markup=False)
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def step(
         self, stage: str, epoch: int, epochs: int, done: float, terms: str, rate: float, left: float
