@@ -4,7 +4,7 @@ import errno
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -18,7 +18,7 @@ Verb = Callable[[list[str]], int]
 
 
 @pytest.fixture
-def replace_verb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Verb], None]]:
+def replace_verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Verb], None]:
     """Put a function in a verb's place."""
 
     def replace(name: str, function: Verb) -> None:
@@ -26,7 +26,7 @@ def replace_verb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Ver
         module.main = function  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
 
-    yield replace
+    return replace
 
 
 def raising(error: BaseException) -> Verb:

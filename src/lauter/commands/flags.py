@@ -246,7 +246,7 @@ def tell_faults(faults: Sequence[ImageFault]) -> None:
         if fault.dropped:
             print(f"left out    {fault.id}: {fault.fault} ({fault.detail})", file=sys.stderr)
     if changed := len({fault.id for fault in faults if not fault.dropped}):
-        print(f"changed     {changed:,} images were turned or converted to 8-bit RGB", file=sys.stderr)
+        print(f"changed     {changed:,} of the images (turned, or converted to 8-bit RGB)", file=sys.stderr)
 
 
 def require_free(path: str | Path) -> Path:
