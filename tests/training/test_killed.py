@@ -27,7 +27,7 @@ def attempts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert ended.returncode == 0, f"seed {seed}: {ended.stderr}"
