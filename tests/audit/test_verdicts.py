@@ -89,7 +89,7 @@ def test_the_table_by_plain_loops(robust: Any, beliefs: np.ndarray[Any, Any]) ->
         assert entry["p_open"] == pytest.approx((1 - robust.assessment.p_right[row]) * (1 - confidence))
         assert entry["part"] == ("holdout" if row in (1, 4) else "train")
         if label == UNLABELLED:
-            assert entry["given"] is None
+            assert pd.isna(entry["given"])
             own = ["p_given_right", "belief_given", "ensemble_given", "votes_given", "standing"]
             assert entry[own].isna().all()
             continue

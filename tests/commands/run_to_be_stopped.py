@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-import lauter.commands.fit  # before the first fork
+import lauter.commands.fit  # noqa: F401  # before the first fork
 from lauter import files, results
 from lauter.__main__ import main as run_lauter
 from lauter.training import progress

@@ -87,6 +87,21 @@ def test_images_without_a_believed_label_mimic_but_do_not_classify() -> None:
     assert all(float(gradient.abs().max()) == 0 for gradient in gradients)
 
 
+def test_classification_is_prior_corrected_unless_switched_off() -> None:
+    targets = torch.tensor([0] * 30 + [1] * 6 + [2] * 2 + [-1] * 10)
+    prior = torch.tensor([30.5, 6.5, 2.5]) / 39.5
+    for corrected in (True, False):
+        _, stage = make_stage(MimicConfig(epochs=1, prior_correction=corrected), targets)
+        stage.begin_epoch(0)
+        batch = first_batch(stage)
+        found = stage.loss(batch)["classification"]
+        stage.student.train()
+        logits = stage.student(batch.images).logits + (prior.log() if corrected else 0)
+        chosen = targets[batch.index]
+        losses = [float(-logits[i].log_softmax(0)[t].detach()) for i, t in enumerate(chosen) if t >= 0]
+        assert float(found.detach()) == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+
+
 def test_gamma_zero_needs_no_label_and_the_teachers_head_is_not_touched() -> None:
     loop, stage = make_stage(MimicConfig(epochs=2, gamma=0.0, head="teacher"), torch.full((48,), -1))
     head = stage.student.head
@@ -130,7 +145,7 @@ def test_defaults_of_hashes_and_std() -> None:
     teacher, features = make_network(), torch.rand(50, 64)
     small = Mimic(MimicConfig(), teacher, features, 32, 0)
     assert small.weight.shape == (32 * 64, 64)
-    assert small.std == pytest.approx(float(teacher.head.weight.std()), rel=1e-6)  # type: ignore[union-attr]
+    assert small.std == pytest.approx(float(teacher.head.weight.detach().std()), rel=1e-6)  # type: ignore[union-attr]
     assert Mimic(MimicConfig(), teacher, features, 224, 0).weight.shape == (2048, 64)
     assert Mimic(MimicConfig(std=0.3, hashes=7), teacher, features, 32, 0).weight.shape == (7, 64)
     torch.testing.assert_close(small.bias, -small.weight @ features.mean(0), rtol=1e-4, atol=1e-5)

@@ -31,6 +31,8 @@ class MimicConfig:
         batch_size: images in a step.
         beta: weight of the mimic term (the paper's 6 for images of CIFAR's size, 5 for ImageNet's).
         gamma: weight of the classification term, on kept and corrected labels; 0 trains without a label.
+        prior_correction: whether the class frequencies are taken out of the classification term (logit
+            adjustment), so that rare classes count as much as frequent ones.
         hashes: N; 0 takes 32 for each teacher feature up to 64 pixels, and 2048 in all above (the paper's).
         bias: zero, mean or median: what the hashes are centred on.
         std: of the hash weights; 0 takes that of the teacher's classifier, or sets it from the features.
@@ -47,6 +49,7 @@ class MimicConfig:
     batch_size: int = 128
     beta: float = 6.0
     gamma: float = 1.0
+    prior_correction: bool = True
     hashes: int = 0
     bias: Literal["zero", "mean", "median"] = "mean"
     std: float = 0.0
@@ -153,6 +156,12 @@ def fit_student_head(student: Network, teacher: Network, head: str) -> None:
         student.head = EmbeddedHead(student.feature_size, teacher.feature_size, student.num_classes)
 
 
+def count_log_prior(labels: Tensor, num_classes: int) -> Tensor:
+    """Log class shares [K] of labels [N], -1 left out; each class counts half an image more, so none is 0."""
+    counts = torch.bincount(labels[labels >= 0], minlength=num_classes).float() + 0.5
+    return (counts / counts.sum()).log()
+
+
 class MimicStage(TrackedStage):
     """Trains a student to mimic a live teacher, and to classify where labels are believed.
 
@@ -192,6 +201,9 @@ class MimicStage(TrackedStage):
         )
         self.student, self.teacher, self.mimic_loss = student, teacher, mimic_loss
         self.targets = targets.to(batches.device)
+        self.log_prior = None
+        if config.prior_correction:
+            self.log_prior = count_log_prior(self.targets[batches.index], student.num_classes)
         self.gamma = config.gamma
         self._angles: list[Tensor] = []
         self._ratios: list[Tensor] = []
@@ -224,7 +236,8 @@ class MimicStage(TrackedStage):
         if self.gamma:
             targets = self.targets[batch.index]
             believed = (targets >= 0).float()
-            terms["classification"] = mean_over(cross_entropy(logits, targets), believed)
+            values = cross_entropy(logits, targets, log_prior=self.log_prior)
+            terms["classification"] = mean_over(values, believed)
         return terms
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
