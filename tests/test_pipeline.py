@@ -19,7 +19,7 @@ from lauter.config import FitConfig
 from lauter.data.dataset import OPEN, UNLABELLED, Dataset
 from lauter.distillation.mimic import Mimic, MimicStage
 from lauter.errors import DataError, LauterError, ModelError, RunError
-from lauter.models import count_flops, count_parameters
+from lauter.models import InputSpec, count_flops, count_parameters
 from lauter.models.artefact import load_network, save_network
 from lauter.pipeline import FitResult, RunOptions, choose_targets, distill, fit, train
 
@@ -420,6 +420,38 @@ def test_a_resumed_distillation_needs_the_same_teacher_and_labels(
     fewer = finished.labels.assign(verdict="drop")
     with pytest.raises(RunError, match="targets: '"):
         distill(data, finished.directory, labels=fewer, config=micro_config, options=again)
+
+
+def make_own_network(classes: int) -> lauter.Network:
+    """A small module of a user's, wrapped with its feature size."""
+    torch.manual_seed(3)
+    layers = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    return lauter.wrap_module(layers, 8, classes, InputSpec(32))
+
+
+def test_a_network_of_the_users_own_goes_the_whole_way(
+    data: Dataset, no_onnx: None, micro_config: FitConfig, tmp_path: Path
+) -> None:
+    own = make_own_network(3)
+    before = {name: value.clone() for name, value in own.state_dict().items()}
+    result = fit(data, own, config=dataclasses.replace(micro_config, student=""), out=tmp_path / "run")
+    assert result.student.feature_size == 8
+    assert result.metrics["student"]["network"] == "custom"
+    assert any(
+        not torch.equal(value, result.student.state_dict()[name])
+        for name, value in before.items()
+        if name.startswith("backbone")
+    )
+    for name, value in own.state_dict().items():  # a copy was trained
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    loaded, _ = load_network(tmp_path / "run" / "student.safetensors", make_own_network(3))
+    for name, value in loaded.state_dict().items():
+        torch.testing.assert_close(value, result.student.state_dict()[name], rtol=0, atol=0)
+    with pytest.raises(ModelError, match="the student tells 4 classes apart, the data has 3"):
+        fit(data, make_own_network(4), config=micro_config, out=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_teacher_of_other_classes_is_refused(

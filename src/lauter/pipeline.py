@@ -1,5 +1,6 @@
 """The whole way in one function, and its two halves: robust training, and distillation."""
 
+import copy
 import dataclasses
 import time
 import warnings
@@ -37,6 +38,7 @@ from lauter.preparation import (
     open_both,
     read_targets,
     resolve_networks,
+    split_networks,
     teacher_weights,
 )
 from lauter.results import collect_metrics, write_run_report, write_student, write_table
@@ -94,8 +96,8 @@ class DistillResult:
 
 def fit(
     data: Source,
-    student: str | None = None,
-    teacher: str | None = None,
+    student: str | Network | None = None,
+    teacher: str | Network | None = None,
     *,
     test: Source | None = None,
     preset: str = "standard",
@@ -111,8 +113,9 @@ def fit(
 
     Args:
         data: a data set, or what :func:`lauter.open_dataset` opens.
-        student: name of the small network.
-        teacher: name of the network that is trained robustly and mimicked.
+        student: name of the small network; or a network of your own (see :func:`lauter.wrap_module`), a copy
+            of which is trained.
+        teacher: name of the network that is trained robustly and mimicked, or a network of your own.
         test: images with labels to score on; they decide nothing. Where ``data`` is opened here and has a
             split named test, that is taken. Without any, the hold-out's given labels are all there is, and
             the score is called agreement_with_given.
@@ -135,13 +138,15 @@ def fit(
     asked = {"student": student, "teacher": teacher, "seed": seed, "baseline": baseline}
     options = RunOptions(out, resume, tensorboard, console)
     check_directory(out, resume=resume)
-    config = _override(config or load_preset(preset), asked)
+    names, own = split_networks(asked)
+    config = _override(config or load_preset(preset), names)
     data, test = open_both(data, test, config)
-    config = resolve_networks(config, data)
-    check_start(data, config)
-    run, progress = begin(options, "fit", data, test, config)
+    config = resolve_networks(config, data, own)
+    check_start(data, config, own=own)
+    brought = {f"{role}_hash": hash_weights(network) for role, network in own.items()}
+    run, progress = begin(options, "fit", data, test, config, **brought)
     with progress:
-        setup = make_setup(data, test, config, progress, run)
+        setup = dataclasses.replace(make_setup(data, test, config, progress, run), own=own)
         introduce(setup, data, test, f"{config.teacher} -> {config.student}")
         robust = train_teacher(setup, config)
         network = take_network(robust, config.keep)
@@ -302,7 +307,9 @@ def draw_from(seed: int, name: str) -> Iterator[None]:
 
 
 def build_network(setup: Setup, name: str, config: FitConfig, role: str, **options: Any) -> Network:
-    """A network with weights drawn from (seed, role)."""
+    """A network with weights drawn from (seed, role), or a copy of the one that the caller brought."""
+    if role in setup.own:
+        return copy.deepcopy(setup.own[role])
     with draw_from(config.seed, role), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said once, when the names were checked
         return create_network(name, setup.data.num_classes, image_size=setup.image_size, **options)

@@ -6,6 +6,7 @@ Nothing is written before all of that went well, and nothing is trained.
 import dataclasses
 import hashlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from rich.console import Console
 from lauter.config import FitConfig, to_plain
 from lauter.data import Dataset, available_splits, hold_out, open_dataset
 from lauter.data.dataset import UNLABELLED, Int64s
-from lauter.errors import ConfigError, DataError, LauterError
+from lauter.errors import ConfigError, DataError, LauterError, ModelError
 from lauter.models import CIFAR_ZOO, Network, create_network, default_networks
 from lauter.run import RunDirectory, check_directory, open_run
 from lauter.training.progress import Progress
@@ -156,15 +157,29 @@ def read_targets(data: Dataset, labels: pd.DataFrame | str | Path) -> Int64s:
     return np.array([number.get(name, UNLABELLED) for name in chosen], dtype=np.int64)
 
 
-def resolve_networks(config: FitConfig, data: Dataset) -> FitConfig:
-    """Fill in picture size, teacher and student where the config leaves them open."""
+def split_networks(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Network]]:
+    """Names for the config, and the networks that the caller brought instead of one, by role."""
+    own = {role: value for role, value in asked.items() if isinstance(value, Network)}
+    return {role: own[role].name if role in own else value for role, value in asked.items()}, own
+
+
+def resolve_networks(config: FitConfig, data: Dataset, own: Mapping[str, Network] | None = None) -> FitConfig:
+    """Fill in picture size, teacher and student where the config leaves them open.
+
+    Args:
+        config: as asked for.
+        data: decides the size for networks of the zoo.
+        own: networks that the caller brought, by role; a student of these states its size itself.
+    """
     stored = data.images.uniform
-    own = int(data.source.get("image_size") or (224 if stored is None else stored.shape[-1]))
-    student = config.student or default_networks(config.image_size or own)[1]
+    of_data = int(data.source.get("image_size") or (224 if stored is None else stored.shape[-1]))
+    student = config.student or default_networks(config.image_size or of_data)[1]
     size = config.image_size
-    if not size:
-        named = student in CIFAR_ZOO
-        size = own if named else create_network(student, data.num_classes).input_spec.size
+    if not size and own and "student" in own:
+        size = own["student"].input_spec.size
+    elif not size:
+        in_zoo = student in CIFAR_ZOO
+        size = of_data if in_zoo else create_network(student, data.num_classes).input_spec.size
     teacher = config.teacher or default_networks(size)[0]
     return dataclasses.replace(config, student=student, teacher=teacher, image_size=size)
 
@@ -176,7 +191,14 @@ def teacher_weights(config: FitConfig) -> dict[str, Any]:
     return {"pretrained": config.teacher_pretrained}
 
 
-def check_start(data: Dataset, config: FitConfig, *, teacher: bool = True, student: bool = True) -> None:
+def check_start(
+    data: Dataset,
+    config: FitConfig,
+    *,
+    teacher: bool = True,
+    student: bool = True,
+    own: Mapping[str, Network] | None = None,
+) -> None:
     """Try what would otherwise fail after hours, or after files were written.
 
     Args:
@@ -184,6 +206,7 @@ def check_start(data: Dataset, config: FitConfig, *, teacher: bool = True, stude
         config: with names and size filled in.
         teacher: whether the config's teacher is built.
         student: whether its student is.
+        own: networks that the caller brought, by role.
 
     Raises:
         LauterError: the device is not there, nothing is held out, a network's name is unknown, or weights
@@ -191,10 +214,16 @@ def check_start(data: Dataset, config: FitConfig, *, teacher: bool = True, stude
     """
     Runtime(config.runtime)
     hold_out(data, config.holdout, config.seed)
+    own = own or {}
+    for role, network in own.items():
+        if network.num_classes != data.num_classes:
+            raise ModelError(
+                f"the {role} tells {network.num_classes} classes apart, the data has {data.num_classes}"
+            )
     with torch.random.fork_rng():
-        if student:
+        if student and "student" not in own:
             create_network(config.student, data.num_classes, image_size=config.image_size)
-        if teacher:
+        if teacher and "teacher" not in own:
             options = teacher_weights(config)
             create_network(config.teacher, data.num_classes, image_size=config.image_size, **options)
 

@@ -121,7 +121,8 @@ def test_the_page_loads_nothing(html):
 def test_the_numbers_are_there(html):
     text = re.sub(r"<[^>]+>|\s+", " ", html)
     text = re.sub(r"\s+", " ", text)
-    assert "An estimated 29.4% of the given labels are wrong (28.2\N{EN DASH}30.6% from sampling alone)" in text
+    assert "An estimated 29.4% of the given labels are wrong" in text
+    assert "(28.2\N{EN DASH}30.6% from sampling alone)" in text
     assert "The student reaches 92.1% balanced accuracy, 7.8 points above the baseline" in text
     assert "3.5 times smaller than its teacher" in text
     assert "student 0.4, teacher 0.4, baseline 0.4" in text

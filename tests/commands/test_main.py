@@ -120,7 +120,7 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(
         (
             "fit",
             errno.ENOSPC,
-            "out/labels: full. What was finished is whole: make room, then the same command ",
+            "out/labels: full. What was finished is whole: make room, and the same ",
         ),
         ("predict", errno.ENOSPC, "lauter predict: out/labels: full.\n"),
         ("fit", errno.EACCES, "lauter fit: out/labels: full.\n"),

@@ -1,6 +1,7 @@
 """Setup: what every stage of one run shares: images, rows, test pixels, picture size, loop."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class Setup:
         loop: runtime, checkpoints, progress, seed.
         image_size: side of the views in pixels.
         augment: none, digits or objects.
+        own: networks that the caller brought, by role; each training starts from a copy.
     """
 
     data: Dataset
@@ -35,6 +37,7 @@ class Setup:
     loop: Loop
     image_size: int
     augment: str
+    own: Mapping[str, Network] = field(default_factory=dict)
 
     @property
     def labelled_train(self) -> Int64s:
