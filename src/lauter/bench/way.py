@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from lauter.audit.verdicts import make_label_table, score_labels
@@ -20,6 +21,7 @@ from lauter.bench.records import Record
 from lauter.config import FitConfig, to_plain
 from lauter.data import Dataset, corrupt, open_dataset
 from lauter.data.dataset import UNLABELLED, Int64s
+from lauter.distillation.mimic import count_log_prior
 from lauter.errors import ConfigError
 from lauter.files import read_json, write_json
 from lauter.models import Network, count_flops
@@ -46,7 +48,9 @@ SUITE = "noisy"
 METHODS = (
     "lauter",
     "ce",
+    "ce-prior",
     "ce-true",
+    "ce-true-prior",
     "mimic-kept",
     "ce-kept",
     "ce-teacher",
@@ -54,7 +58,7 @@ METHODS = (
     "ce-equal-cost",
 )
 """lauter: the whole way; ce: plain cross-entropy on the given labels, same student, same images seen;
-ce-true: the same on true labels, the ceiling; mimic-kept: lauter without the images whose label was dropped;
+ce-prior: the same, prior-corrected; ce-true, ce-true-prior: the same two on true labels, the ceiling; mimic-kept: lauter without the images whose label was dropped;
 ce-kept: cross-entropy on kept and corrected labels, no teacher; ce-teacher: cross-entropy with the teacher's
 network; ce-ssl-teacher: the same from the self-supervised weights; ce-equal-cost: ce for as many operations
 as the whole way took."""
@@ -170,12 +174,14 @@ class _Unit:
         given, truth = setup.data.labels, self.data.train.true_labels
         if method == "lauter":
             return self._measure_way()
-        if method == "ce":
-            return self._score(method, self._supervise(method, config.student, given))
-        if method == "ce-true":
+        if method in ("ce", "ce-prior"):
+            stage = self._supervise(method, config.student, given, prior=method == "ce-prior")
+            return self._score(method, stage)
+        if method in ("ce-true", "ce-true-prior"):
             if truth is None:
                 raise ConfigError(f"{self.data.train.name} has no truth for the ceiling")
-            return self._score(method, self._supervise(method, config.student, truth))
+            stage = self._supervise(method, config.student, truth, prior=method == "ce-true-prior")
+            return self._score(method, stage)
         if method == "ce-kept":
             targets = choose_targets(self.robust, given)
             return self._score(method, self._supervise(method, config.student, targets))
@@ -238,7 +244,7 @@ class _Unit:
         return mimic_teacher(setup, teacher, targets, rows, config, distill, name="mimic-kept")
 
     def _supervise(
-        self, name: str, network: str | Network, labels: Int64s, *, epochs: int = 0
+        self, name: str, network: str | Network, labels: Int64s, *, epochs: int = 0, prior: bool = False
     ) -> SupervisedStage:
         """Cross-entropy on some labels, over as many images as the student sees (or ``epochs`` of all)."""
         setup, config = self.setup, self.config
@@ -249,7 +255,8 @@ class _Unit:
         passes = epochs or max(1, round(config.distill.epochs * len(setup.train) / len(rows)))
         supervised = dataclasses.replace(config.supervised, epochs=passes)
         batches = setup.batches("student", rows, supervised.batch_size)
-        stage = SupervisedStage(name, network, labels, batches, supervised, setup.track())
+        log_prior = count_log_prior(torch.from_numpy(labels[rows]), network.num_classes) if prior else None
+        stage = SupervisedStage(name, network, labels, batches, supervised, setup.track(), log_prior)
         setup.loop.run_stage(stage)
         return stage
 
