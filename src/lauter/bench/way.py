@@ -58,10 +58,10 @@ METHODS = (
     "ce-equal-cost",
 )
 """lauter: the whole way; ce: plain cross-entropy on the given labels, same student, same images seen;
-ce-prior: the same, prior-corrected; ce-true, ce-true-prior: the same two on true labels, the ceiling; mimic-kept: lauter without the images whose label was dropped;
-ce-kept: cross-entropy on kept and corrected labels, no teacher; ce-teacher: cross-entropy with the teacher's
-network; ce-ssl-teacher: the same from the self-supervised weights; ce-equal-cost: ce for as many operations
-as the whole way took."""
+ce-prior: the same, prior-corrected; ce-true, ce-true-prior: the same two on true labels, the ceiling;
+mimic-kept: lauter without the images whose label was dropped; ce-kept: cross-entropy on kept and corrected
+labels, no teacher; ce-teacher: cross-entropy with the teacher's network; ce-ssl-teacher: the same from the
+self-supervised weights; ce-equal-cost: ce for as many operations as the whole way took."""
 
 
 @dataclass(frozen=True)
