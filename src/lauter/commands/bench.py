@@ -43,17 +43,19 @@ def main(argv: Sequence[str]) -> int:
         rendered = write_pages(ResultFile.read(out), Path.cwd())
         print(f"{out}: {', '.join(rendered) or 'no table'}")
         return 0
-    if arguments.what == "way":
-        _measure(arguments, work)
-    elif arguments.what != "collect":
+    if arguments.what not in ("way", "collect"):
         raise ConfigError(f"bench knows way, collect and tables, not {arguments.what!r}")
     command = f"lauter bench way --preset {arguments.preset} --cifar10 CIFAR10 --cifar100 CIFAR100"
-    ResultFile.start(command).append(way.read_work(work)).write(out)
+    file = ResultFile.resume(out, command)
+    if arguments.what == "way":
+        _measure(arguments, work, file)
+    file.append(way.read_work(work)).write(out)
     print(out)
     return 0
 
 
-def _measure(arguments: Namespace, work: Path) -> None:
+def _measure(arguments: Namespace, work: Path, file: ResultFile) -> None:
+    """Measure what neither the work folder nor the result file holds."""
     if not arguments.cifar10 or not arguments.cifar100:
         raise ConfigError("bench way needs --cifar10 and --cifar100, folders of Parquet files")
     if unknown := sorted(set(arguments.data) - set(way.DATA)):
@@ -64,4 +66,7 @@ def _measure(arguments: Namespace, work: Path) -> None:
     folders = Path(arguments.cifar10), Path(arguments.cifar100)
     for name in arguments.data:
         for seed in arguments.seeds:
-            way.measure_way(name, seed, folders, work, config, arguments.methods, Console())
+            known = {r.method for r in file.records if (r.data, r.seed) == (name, seed)}
+            methods = [method for method in arguments.methods if method not in known]
+            if methods:
+                way.measure_way(name, seed, folders, work, config, methods, Console())
