@@ -1,10 +1,13 @@
 """The other verbs on a finished run: train, distill, evaluate, predict, export, report, corrupt."""
 
+import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pandas as pd
 import pytest
@@ -13,6 +16,10 @@ from PIL import Image
 import lauter
 from lauter import artefacts, results
 from lauter.__main__ import main
+from lauter.commands import demo
+from lauter.config import FitConfig
+from lauter.data.dataset import OPEN, Dataset
+from lauter.demo import make_demo_data
 from lauter.pipeline import FitResult
 
 CSV = "id,class,probability"
@@ -268,3 +275,51 @@ def test_a_corruption_that_cannot_be(
     assert message in said
     assert said.count("\n") == 1
     assert list(Path().iterdir()) == []
+
+
+def test_open_noise_comes_from_another_data_set(
+    photos: Path, write_photos: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_photos(tmp_path / "other", count=10, side=20)
+    for old, new in (("cat", "cow"), ("dog", "duck"), ("train", "tram")):
+        (other / old).rename(other / new)
+    words = ["--closed-rate", "0.1", "--open-rate", "0.2", "--open-source", str(other), "--out", "noisy"]
+    assert main(["corrupt", str(photos), *words]) == 0
+    assert " open), hash " in capsys.readouterr().out
+    noisy = lauter.open_dataset("noisy", label_column="label", truth_column="true_label")
+    assert noisy.true_labels is not None
+    made = json.loads(Path("noisy/recipe.json").read_text())["train"]["counts"]
+    assert (noisy.true_labels == OPEN).sum() == made["open"] > 0
+    assert noisy.class_names == ("cat", "dog", "train")
+    assert noisy.images.uniform is not None
+    assert noisy.images.uniform.shape == (42, 3, 16, 16)
+
+
+def test_the_demo_sets_the_result_beside_plain_cross_entropy(
+    micro_config: FitConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make = make_demo_data
+
+    def make_small(seed: int) -> tuple[Dataset, Dataset]:
+        data, test = make(seed)
+        return data.subset(np.arange(0, len(data), 4)), test.subset(np.arange(0, len(test), 4))
+
+    monkeypatch.setattr(demo, "make_demo_data", make_small)
+    monkeypatch.setattr(
+        demo, "demo_config", lambda seed: dataclasses.replace(micro_config, augment="digits", seed=seed)
+    )
+    assert main(["demo", "--out", "shown", "--seed", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "digits 0 to 7 are the classes; 25% of the labels are wrong, 15% of the images are an 8" in said
+    for word in (
+        "plain cross-entropy",
+        "kept, corrected",
+        "balanced accuracy",
+        "images seen",
+        "bad labels  found with",
+    ):
+        assert word in said
+    assert "open        shown/report.html\n" in said
+    metrics = json.loads(Path("shown/metrics.json").read_text())
+    assert {"open_auroc", "open_macro_f1"} <= set(metrics["student"]["last"])
+    assert metrics["labels"]["true_noise_rate"] > 0.2

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -33,18 +34,20 @@ def main(argv: Sequence[str]) -> int:
 
 def show(result: FitResult, console: Console) -> None:
     """The table that sets the result beside plain cross-entropy."""
-    table = Table("same student", "labels", "balanced accuracy", "95% interval", "images seen")
+    table = Table(box=box.SIMPLE)
+    for title in ("same student", "labels", "balanced accuracy", "images seen"):
+        table.add_column(title, no_wrap=True)
     stages = result.metrics["cost"]["stages"]
     rows = (
         ("baseline", "plain cross-entropy", "as given"),
-        ("distill", "lauter", "kept and corrected"),
+        ("distill", "lauter", "kept, corrected"),
     )
     for stage, title, labels in rows:
         role = "student" if stage == "distill" else stage
         entry = result.metrics[role]
         score = entry[entry["kept"]]["balanced_accuracy"]
-        interval = f"{score['low']:.3f} to {score['high']:.3f}"
-        table.add_row(title, labels, f"{score['value']:.3f}", interval, f"{stages[stage]['images']:,}")
+        interval = f"{score['value']:.3f}  {score['low']:.3f} to {score['high']:.3f}"
+        table.add_row(title, labels, interval, f"{stages[stage]['images']:,}")
     console.print(table)
     labels = result.metrics["labels"]
     console.print(

@@ -30,7 +30,7 @@ class Cost:
     """What a stage took.
 
     Attributes:
-        seconds: wall-clock, over all sessions that trained it.
+        seconds: wall-clock, over every start of the run that trained it.
         images: images processed (an image seen twice counts twice, two views count two; stored features,
             on which a head alone is trained, do not count).
         flops: floating-point operations, forward and backward, all networks.
