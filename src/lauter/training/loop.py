@@ -195,7 +195,7 @@ class Loop:
         )
         raise NonFiniteLossError(
             f"stage {stage.name!r}, epoch {epoch + 1}, {what}; {kept}. "
-            f"A smaller lr, gradient clipping (clip) or --precision 32 usually helps."
+            f"A smaller lr, gradient clipping (clip) or --runtime.precision 32 usually helps."
         )
 
     def _save(self, stage: Stage, position: Position, sums: dict[str, Any], cost: Cost) -> None:

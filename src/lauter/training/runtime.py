@@ -94,5 +94,5 @@ def _check_device(device: str) -> None:
     )
     if missing:
         raise ConfigError(
-            f"device {device} was asked for, but torch finds none here; use --device cpu or auto"
+            f"device {device} was asked for, but torch finds none here; use --runtime.device cpu or auto"
         )
