@@ -28,7 +28,7 @@ from lauter.training.schedule import OptimizerConfig
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SETTINGS = ROOT / "docs" / "settings.md"
-TABLES = {"README.md": ["main"], "measurements.md": ["main", "noharm", "ablation", "labels", "speed"]}
+TABLES = {"README.md": ["main"], "measurements.md": ["main", "noharm", "ablation", "labels", "clock", "speed"]}
 
 
 def blocks(page: Path, *languages: str) -> list[str]:

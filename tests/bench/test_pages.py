@@ -36,17 +36,21 @@ def test_a_table_has_a_column_for_each_data_set_and_the_paired_difference() -> N
 def test_tables_without_records_are_left_as_they_are(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("<!-- results:main -->\nold\n<!-- /results:main -->\n")
-    assert write_pages(make_file(), tmp_path, [PAGE]) == []
+    assert write_pages(tmp_path, tmp_path, [PAGE]) == []
+    make_file().write(tmp_path / "way-quick.json")
+    assert write_pages(tmp_path, tmp_path, [PAGE]) == []
     assert "old" in page.read_text()
-    assert write_pages(make_file(("one", "ce", 0, 0.5)), tmp_path, [PAGE]) == ["main"]
+    make_file(("one", "ce", 0, 0.5)).write(tmp_path / "way-quick.json")
+    assert write_pages(tmp_path, tmp_path, [PAGE]) == ["main"]
     assert "old" not in page.read_text()
     assert "50.0" in page.read_text()
 
 
 def test_missing_markers_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("nothing")
+    make_file(("one", "ce", 0, 0.5)).write(tmp_path / "way-quick.json")
     with pytest.raises(ConfigError, match="results:main"):
-        write_pages(make_file(("one", "ce", 0, 0.5)), tmp_path, [PAGE])
+        write_pages(tmp_path, tmp_path, [PAGE])
 
 
 def test_every_page_has_its_markers_in_the_docs() -> None:

@@ -90,7 +90,7 @@ def test_parameters_and_feature_size(name: str) -> None:
 @pytest.mark.parametrize("name", MAPS)
 def test_stage_maps(name: str) -> None:
     with torch.device("meta"):
-        _, maps = CIFAR_ZOO[name]().forward_features(torch.zeros(2, 3, 32, 32), want_maps=True)
+        _, maps = CIFAR_ZOO[name]()(torch.zeros(2, 3, 32, 32), want_maps=True)
     assert [tuple(stage.shape) for stage in maps] == [(2, width, side, side) for width, side in MAPS[name]]
 
 
@@ -99,7 +99,7 @@ def test_stage_maps(name: str) -> None:
 def test_other_image_sizes(name: str, side: int) -> None:
     with torch.device("meta"):
         backbone = CIFAR_ZOO[name]()
-        features, _ = backbone.forward_features(torch.zeros(2, 3, side, side))
+        features, _ = backbone(torch.zeros(2, 3, side, side))
     assert features.shape == (2, backbone.feature_size)
 
 
@@ -115,14 +115,14 @@ def test_maps_are_the_stages_outputs_untouched(
         for stage in backbone.stages
     ]
     before = images.clone()
-    features, maps = backbone.forward_features(images, want_maps=True)
+    features, maps = backbone(images, want_maps=True)
     for hook in hooks:
         hook.remove()
     torch.testing.assert_close(images, before, rtol=0, atol=0)
     assert len(maps) == len(seen)
     for taken, output in zip(maps, seen, strict=True):
         torch.testing.assert_close(taken, output, rtol=0, atol=0)
-    plain, none = backbone.forward_features(images)
+    plain, none = backbone(images)
     assert none == ()
     torch.testing.assert_close(plain, features)
     assert features.min() >= 0, "features stand after the last activation"
@@ -162,7 +162,7 @@ def test_a_gradient_is_the_slope_of_the_loss(name: str) -> None:
     moved = [p for p in parameters if p.numel() > 1]
 
     def value() -> Tensor:
-        return (backbone(images) @ target).sum()
+        return (backbone(images)[0] @ target).sum()
 
     slope = sum((g * d).sum() for g, d in zip(torch.autograd.grad(value(), moved), direction, strict=True))
     step, ends = 1e-7, []
@@ -182,9 +182,9 @@ def test_in_eval_mode_an_image_does_not_depend_on_its_neighbours(
 ) -> None:
     backbone = backbones[name].eval()
     with torch.no_grad():
-        together = backbone(images)
-        alone = torch.cat([backbone(images[i : i + 1]) for i in range(len(images))])
-        flipped = backbone(images.flip(0)).flip(0)
+        together = backbone(images)[0]
+        alone = torch.cat([backbone(images[i : i + 1])[0] for i in range(len(images))])
+        flipped = backbone(images.flip(0))[0].flip(0)
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(together, flipped, rtol=1e-4, atol=1e-5)
     assert (together[0] - together[1]).abs().max() > 0.1, "different images have different features"
@@ -196,8 +196,8 @@ def test_memory_format_changes_nothing(
 ) -> None:
     backbone = backbones[name].eval()
     with torch.no_grad():
-        last, maps = backbone.forward_features(images, want_maps=True)
-        first, _ = backbone.forward_features(images.contiguous())
+        last, maps = backbone(images, want_maps=True)
+        first, _ = backbone(images.contiguous())
     torch.testing.assert_close(last, first, rtol=1e-4, atol=1e-5)
     for stage in maps:
         assert stage.is_contiguous(memory_format=torch.channels_last)
@@ -205,7 +205,7 @@ def test_memory_format_changes_nothing(
 
 def test_features_are_float32_under_autocast(backbones: dict[str, StagedBackbone], images: Tensor) -> None:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        features, maps = backbones["resnet8"].eval().forward_features(images, want_maps=True)
+        features, maps = backbones["resnet8"].eval()(images, want_maps=True)
     assert maps[-1].dtype == torch.bfloat16
     assert features.dtype == torch.float32
     torch.testing.assert_close(features, maps[-1].double().mean((2, 3)).float())
@@ -213,7 +213,7 @@ def test_features_are_float32_under_autocast(backbones: dict[str, StagedBackbone
 
 def test_pooling_is_the_mean_over_positions(backbones: dict[str, StagedBackbone], images: Tensor) -> None:
     with torch.no_grad():
-        features, maps = backbones["resnet8"].eval().forward_features(images, want_maps=True)
+        features, maps = backbones["resnet8"].eval()(images, want_maps=True)
     for b in range(3):
         for d in (0, 17, 63):
             total = sum(float(maps[-1][b, d, y, x]) for y in range(8) for x in range(8))

@@ -37,8 +37,8 @@ def test_features_are_the_classifiers_input(name: str, side: int, feature_size: 
     backbone.module.load_state_dict({key: weights[key] for key in backbone.module.state_dict()})
     network.head.load_state_dict(original.get_classifier().state_dict())
     with torch.no_grad():
-        features, none = backbone.forward_features(images(side))
-        again, shown = backbone.forward_features(images(side), want_maps=True)
+        features, none = backbone(images(side))
+        again, shown = backbone(images(side), want_maps=True)
         torch.testing.assert_close(network.head(features), original(images(side)), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(again, features)
     assert none == ()

@@ -29,7 +29,7 @@ def test_features_are_the_classifiers_input(name: str, path: str, feature_size: 
     network.head.load_state_dict(original.get_submodule(path).state_dict())
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        features, maps = backbone.forward_features(images)
+        features, maps = backbone(images)
         torch.testing.assert_close(network.head(features), original(images), rtol=1e-4, atol=1e-5)
     assert maps == ()
 

@@ -1,9 +1,14 @@
 """Runtime: what is asked for is there, or it is said."""
 
+import copy
+import shutil
+
 import pytest
 import torch
+from torch import nn
 
 from lauter.errors import ConfigError
+from lauter.models import InputSpec, Network, wrap_module
 from lauter.training import runtime as runtime_module
 from lauter.training.runtime import Runtime, RuntimeConfig, has_bf16
 
@@ -76,3 +81,37 @@ def test_threads_are_set_where_asked_for() -> None:
 def test_settings_out_of_range_are_refused(setting: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RuntimeConfig(**setting)  # type: ignore[arg-type]
+
+
+def test_compiled_backbones_compute_the_same() -> None:
+    if not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
+        pytest.skip("no C++ compiler here, which torch.compile needs")
+    plain, compiled = small_network(), small_network()
+    pixels = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    Runtime(RuntimeConfig(device="cpu", precision="32", compile=True)).place(compiled)
+    assert compiled.backbone._compiled_call_impl is not None
+    torch.testing.assert_close(compiled(pixels), plain(pixels))
+    average = copy.deepcopy(compiled)
+    with torch.no_grad():
+        average.get_parameter("backbone.module.1.weight").zero_()
+    torch.testing.assert_close(compiled(pixels), plain(pixels))
+    torch.testing.assert_close(average(pixels).features, torch.zeros(4, 5))
+
+
+def test_nothing_is_compiled_unasked() -> None:
+    network = small_network()
+    Runtime(RuntimeConfig(device="cpu")).place(network)
+    assert network.backbone._compiled_call_impl is None
+
+
+def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match=r"no C\+\+ compiler on the path.*leave out --runtime.compile"):
+        Runtime(RuntimeConfig(device="cpu", compile=True))
+
+
+def small_network() -> Network:
+    """One linear layer as the backbone, without a bias; the same weights at every call."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5, bias=False))
+    return wrap_module(layers, 5, 2, InputSpec(8))

@@ -22,6 +22,7 @@ class Page:
         methods: rows.
         against: method whose paired difference is shown behind the first metric; empty for none.
         files: Markdown files that have the markers.
+        result: name of the result file, without its ending.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Page:
     methods: tuple[str, ...]
     against: str = ""
     files: tuple[str, ...] = ("docs/measurements.md",)
+    result: str = "way-quick"
 
 
 PAGES = (
@@ -87,6 +89,13 @@ PAGES = (
         ("lauter",),
     ),
     Page(
+        "clock",
+        ("cifar10n-worst",),
+        {"seconds": "seconds", "peak_mib": "peak memory, MiB"},
+        ("fit quick", "fit standard"),
+        result="clock",
+    ),
+    Page(
         "speed",
         NOISY,
         {"seconds": "seconds", "images_per_second": "images/s", "epochs": "epochs"},
@@ -95,16 +104,21 @@ PAGES = (
 )
 
 
-def write_pages(file: ResultFile, root: Path, pages: Sequence[Page] = PAGES) -> list[str]:
+def write_pages(results: Path, root: Path, pages: Sequence[Page] = PAGES) -> list[str]:
     """Render every table for which there are records into the Markdown files below ``root``.
+
+    Args:
+        results: folder of result files; a page whose file is missing stays as it is.
+        root: the Markdown files' paths begin here.
+        pages: which tables.
 
     Returns:
         Names of the tables that were rendered.
     """
     rendered = []
     for page in pages:
-        text = render_page(file, page)
-        if text:
+        source = results / f"{page.result}.json"
+        if source.exists() and (text := render_page(ResultFile.read(source), page)):
             for name in page.files:
                 update_markdown(root / name, page.name, text)
             rendered.append(page.name)

@@ -43,7 +43,7 @@ def count_flops(network: Network, size: int | None = None) -> int:
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            features, _ = cast(Backbone, network.backbone).forward_features(images)
+            features, _ = cast(Backbone, network.backbone)(images)
             network.head(features)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"{network.name}: does not take images of side {side} ({error})") from error

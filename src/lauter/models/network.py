@@ -25,11 +25,11 @@ class Output(NamedTuple):
 
 
 class Backbone(Protocol):
-    """What ``Network`` needs of a backbone: an ``nn.Module`` with these two methods and one number."""
+    """What ``Network`` needs of a backbone: an ``nn.Module`` called like this, and its feature size."""
 
     feature_size: int
 
-    def forward_features(self, images: Tensor, want_maps: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def __call__(self, images: Tensor, want_maps: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return penultimate features [B, D] and, where asked for, the maps of the stages."""
         ...
 
@@ -57,7 +57,7 @@ class Network(nn.Module):
     """Backbone + head. Takes raw-scale pixels, resizes and normalises for itself.
 
     Args:
-        backbone: module with ``feature_size`` and ``forward_features(images, want_maps)``.
+        backbone: module with ``feature_size`` and ``forward(images, want_maps)``.
         head: maps features [B, D] to logits [B, K]; None makes a ``nn.Linear`` with ``num_classes``.
         num_classes: K; 0 with ``head=None`` gives a headless network whose logits have no columns.
         input_spec: size and normalisation.
@@ -102,7 +102,7 @@ class Network(nn.Module):
 
     def features(self, pixels: Tensor, want_maps: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Penultimate features [B, D] in float32, and the stage maps where asked for."""
-        features, maps = cast(Backbone, self.backbone).forward_features(self.normalise(pixels), want_maps)
+        features, maps = cast(Backbone, self.backbone)(self.normalise(pixels), want_maps)
         return features.float(), maps
 
     def forward(self, pixels: Tensor, want_maps: bool = False) -> Output:

@@ -22,7 +22,7 @@ HEAD_REFUSED = (
 class TimmBackbone(ModuleBackbone):
     """A timm model without its classifier; features are what the classifier would be given."""
 
-    def forward_features(self, images: Tensor, want_maps: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, images: Tensor, want_maps: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Normalised images [B, 3, H, W] -> features [B, D] and, where asked for, timm's intermediate maps.
 
         Raises:

@@ -31,7 +31,7 @@ class ModuleBackbone(nn.Module):
         self.name = name
         self.classifier_names = tuple(classifier_names)
 
-    def forward_features(self, images: Tensor, want_maps: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, images: Tensor, want_maps: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Normalised images [B, 3, H, W] -> features [B, D] and no maps.
 
         Raises:
@@ -79,9 +79,7 @@ def send_probe(module: nn.Module, call: Callable[[Tensor], Tensor], name: str, s
 
 def check_backbone(backbone: ModuleBackbone, input_spec: InputSpec) -> Tensor:
     """The features [1, D] of one picture; a ModelError if it is not taken or they are others."""
-    features = send_probe(
-        backbone, lambda picture: backbone.forward_features(picture)[0], backbone.name, input_spec.size
-    )
+    features = send_probe(backbone, lambda picture: backbone(picture)[0], backbone.name, input_spec.size)
     check_features(features, 1, backbone.feature_size, backbone.name)
     return features
 

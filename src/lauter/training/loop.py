@@ -99,7 +99,7 @@ class Loop:
 
     def _prepare(self, stage: Stage) -> None:
         for module in stage.modules.values():
-            module.to(self.runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.runtime.place(module)
 
     def _run_epoch(
         self,

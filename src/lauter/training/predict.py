@@ -61,7 +61,7 @@ def predict(
     rows = np.arange(len(images)) if index is None else np.asarray(index, dtype=np.int64)
     size = image_size or network.input_spec.size
     recipe, seed, number = view
-    network.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    runtime.place(network)
     logits, features = [torch.zeros(0, network.num_classes)], [torch.zeros(0, network.feature_size)]
     with _eval_mode(network):
         for batch in read_in_order(images, rows, batch_size, size, runtime.device, runtime.config.workers):

@@ -1,15 +1,18 @@
-"""Runtime: device and precision. The one place where Lightning Fabric is set up."""
+"""Runtime: device, precision, compilation. The one place where Lightning Fabric is set up."""
 
 import logging
 import os
+import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from lauter.errors import ConfigError
+from lauter.models import Network
 
 Precision = Literal["auto", "32", "bf16"]
 
@@ -23,12 +26,15 @@ class RuntimeConfig:
         precision: auto (bf16 autocast where the processor has it), 32 or bf16.
         threads: processor threads of this process; 0 leaves torch's choice.
         workers: reading processes for images that stream from disk.
+        compile: compile backbones with torch.compile. The first steps then take up to minutes; it pays in
+            long runs of networks whose time goes into many small operations.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Precision = "auto"
     threads: int = 0
     workers: int = 2
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda", "mps"):
@@ -46,7 +52,8 @@ class Runtime:
         config: what was asked for.
 
     Raises:
-        ConfigError: the device is not there, or several processes were launched (a run is one process).
+        ConfigError: the device or the compiler that was asked for is not there, or several processes were
+            launched (a run is one process).
     """
 
     def __init__(self, config: RuntimeConfig | None = None) -> None:
@@ -54,6 +61,8 @@ class Runtime:
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         _check_device(self.config.device)
+        if self.config.compile:
+            _check_compiler(self.config.device)
         bf16 = self.config.precision == "bf16" or (
             self.config.precision == "auto" and has_bf16(self.config.device)
         )
@@ -71,6 +80,16 @@ class Runtime:
         self.fabric.launch()
         self.device: torch.device = self.fabric.device
 
+    def place(self, module: nn.Module) -> None:
+        """Move a module to the device, in channels_last; compile its backbones where that was asked for."""
+        module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if not self.config.compile:
+            return
+        for part in module.modules():
+            if isinstance(part, Network) and part.backbone._compiled_call_impl is None:
+                # In place, and lost by a deep copy: an average or a momentum network keeps its own weights.
+                part.backbone.compile()
+
     def autocast(self) -> AbstractContextManager[None]:
         """The precision context that forward passes run in."""
         context: AbstractContextManager[None] = self.fabric.autocast()
@@ -86,6 +105,17 @@ def has_bf16(device: str) -> bool:
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _check_compiler(device: str) -> None:
+    """torch.compile writes C++ for a processor; without a compiler it would fail at the first step."""
+    on_processor = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
+    if on_processor and not any(shutil.which(compiler) for compiler in compilers if compiler):
+        raise ConfigError(
+            "compile was asked for, but there is no C++ compiler on the path (g++, clang++ or $CXX); "
+            "install one or leave out --runtime.compile"
+        )
 
 
 def _check_device(device: str) -> None:

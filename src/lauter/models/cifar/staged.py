@@ -30,7 +30,7 @@ class StagedBackbone(nn.Module):
         self.tail = nn.Identity() if tail is None else tail
         self.feature_size = feature_size
 
-    def forward_features(self, images: Tensor, want_maps: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, images: Tensor, want_maps: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Normalised images [B, 3, H, W] -> features [B, D] and, where asked for, every stage's output.
 
         Args:
@@ -51,10 +51,6 @@ class StagedBackbone(nn.Module):
         # Under autocast the maps are bfloat16; features rounded to it would flip some of their hash bits.
         dtype = torch.promote_types(x.dtype, torch.float32)
         return torch.mean(x, dim=(2, 3), dtype=dtype), tuple(maps)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images [B, 3, H, W] -> features [B, D]."""
-        return self.forward_features(images)[0]
 
 
 def conv_bn(
