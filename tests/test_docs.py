@@ -28,7 +28,21 @@ from lauter.training.schedule import OptimizerConfig
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SETTINGS = ROOT / "docs" / "settings.md"
-TABLES = {"README.md": ["main"], "measurements.md": ["main", "noharm", "ablation", "labels", "clock", "speed"]}
+TABLES = {
+    "README.md": ["main"],
+    "measurements.md": [
+        "main",
+        "noharm",
+        "ablation",
+        "labels",
+        "clock",
+        "speed",
+        "distill",
+        "bank",
+        "distillspeed",
+    ],
+    "mimicking.md": ["bestnorm", "losserror", "gradienterror"],
+}
 
 
 def blocks(page: Path, *languages: str) -> list[str]:

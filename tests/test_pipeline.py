@@ -17,7 +17,9 @@ import lauter
 from lauter import pipeline, results
 from lauter.config import FitConfig
 from lauter.data.dataset import OPEN, UNLABELLED, Dataset
-from lauter.distillation.mimic import Mimic, MimicStage
+from lauter.distillation import recipe
+from lauter.distillation.mimic import Mimic
+from lauter.distillation.stage import DistillStage
 from lauter.errors import DataError, LauterError, ModelError, RunError
 from lauter.models import InputSpec, count_flops, count_parameters
 from lauter.models.artefact import load_network, save_network
@@ -33,6 +35,7 @@ FILES = {
     "student.onnx",
     "report.html",
     "metrics.json",
+    "comparison.json",
 }
 NAMES = ("cat", "dog", "train")
 Fit = Callable[..., FitResult]
@@ -241,7 +244,7 @@ def test_unlabelled_images_are_counted_suggested_and_mimicked(
     labels[bare] = UNLABELLED
     seen: dict[str, Any] = {}
 
-    class Watched(MimicStage):
+    class Watched(DistillStage):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             seen["targets"] = self.targets.clone()
@@ -252,7 +255,7 @@ def test_unlabelled_images_are_counted_suggested_and_mimicked(
             assert terms["mimic"].shape == (len(batch),)
             return terms
 
-    monkeypatch.setattr(pipeline, "MimicStage", Watched)
+    monkeypatch.setattr(recipe, "DistillStage", Watched)
     run = quick_fit(data.with_labels(labels))
     assert run.metrics["labels"]["counts"]["unlabelled"] == 4
     assert sum(run.metrics["labels"]["counts"].values()) == 42
@@ -396,6 +399,7 @@ def test_train_then_distill_is_the_whole_way(
     assert {entry.name for entry in trained.directory.iterdir()} == FILES - {
         "student.onnx",
         "student.safetensors",
+        "comparison.json",
     }
     pd.testing.assert_frame_equal(trained.labels, finished.labels)
     teachers = (trained.network, trained.directory / "teacher.safetensors", str(trained.directory))
@@ -420,6 +424,39 @@ def test_a_resumed_distillation_needs_the_same_teacher_and_labels(
     fewer = finished.labels.assign(verdict="drop")
     with pytest.raises(RunError, match="targets: '"):
         distill(data, finished.directory, labels=fewer, config=micro_config, options=again)
+
+
+def test_a_features_file_teaches_in_the_place_of_its_network(
+    data: Dataset, no_onnx: None, micro_config: FitConfig, finished: FitResult, tmp_path: Path
+) -> None:
+    teacher = load_network(finished.directory / "teacher.safetensors")[0].eval()
+    generator = torch.Generator().manual_seed(0)
+    features = torch.rand(len(data), teacher.feature_size, generator=generator)
+    lauter.write_features(tmp_path / "features.parquet", data.ids, features)
+    options = RunOptions(tmp_path / "small")
+    small = distill(data, tmp_path / "features.parquet", config=micro_config, options=options)
+    assert isinstance(small.student.head, nn.Linear)
+    settings = pipeline.RunDirectory(small.directory).read_config()  # type: ignore[attr-defined]
+    assert settings["fit"]["teacher"] == "features.parquet"
+    comparison = json.loads((small.directory / "comparison.json").read_text())
+    assert comparison["images"] + comparison["left_out"] == 8  # the hold-out
+    lauter.write_features(tmp_path / "features.parquet", data.ids, features + 1)
+    again = dataclasses.replace(options, resume=True)
+    with pytest.raises(RunError, match="teacher: '"):
+        distill(data, tmp_path / "features.parquet", config=micro_config, options=again)
+    lauter.write_features(tmp_path / "fewer.npy", data.ids[1:], features[1:])
+    with pytest.raises(DataError, match="1 "):
+        distill(data, tmp_path / "fewer.npy", config=micro_config, options=RunOptions(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_comparison_is_of_the_kept_student_on_the_hold_out(finished: FitResult) -> None:
+    comparison = json.loads((finished.directory / "comparison.json").read_text())
+    assert comparison["images"] + comparison["left_out"] == 8
+    assert 0 <= comparison["angle"]["quantiles"]["p50"] <= 180
+    assert comparison["bits"]["hashes"] > 0
+    report = (finished.directory / "report.html").read_text()
+    assert "hash bits" in report
 
 
 def make_own_network(classes: int) -> lauter.Network:
@@ -532,7 +569,7 @@ def test_the_mimic_loss_is_what_the_config_says(data: Dataset, quick_fit: Fit) -
     losses = set()
     original = Mimic.forward
 
-    def note(self: Mimic, *arguments: torch.Tensor) -> torch.Tensor:
+    def note(self: Mimic, *arguments: Any) -> dict[str, torch.Tensor]:
         losses.add(self.loss)
         return original(self, *arguments)
 

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from lauter.artefacts import TrainedModel, export_onnx, load
     from lauter.config import FitConfig, load_preset
     from lauter.data import Dataset, corrupt, open_dataset
+    from lauter.data.multilabel import MultiLabelDataset, open_multilabel
+    from lauter.distillation.doctor import examine_teacher
+    from lauter.distillation.stored import read_features, write_features
     from lauter.models import Network, create_network, wrap_module
+    from lauter.multilabel import evaluate_multilabel, fit_multilabel, load_multilabel_preset
     from lauter.pipeline import DistillResult, FitResult, TrainResult, distill, fit, train
     from lauter.preparation import RunOptions
     from lauter.results import report
@@ -26,6 +30,7 @@ _PUBLIC = {
     "DistillResult": "lauter.pipeline",
     "FitConfig": "lauter.config",
     "FitResult": "lauter.pipeline",
+    "MultiLabelDataset": "lauter.data.multilabel",
     "Network": "lauter.models",
     "RunOptions": "lauter.preparation",
     "TrainResult": "lauter.pipeline",
@@ -34,14 +39,21 @@ _PUBLIC = {
     "create_network": "lauter.models",
     "distill": "lauter.pipeline",
     "evaluate": "lauter.scoring",
+    "evaluate_multilabel": "lauter.multilabel",
+    "examine_teacher": "lauter.distillation.doctor",
     "export_onnx": "lauter.artefacts",
     "fit": "lauter.pipeline",
+    "fit_multilabel": "lauter.multilabel",
     "load": "lauter.artefacts",
+    "load_multilabel_preset": "lauter.multilabel",
     "load_preset": "lauter.config",
     "open_dataset": "lauter.data",
+    "open_multilabel": "lauter.data.multilabel",
+    "read_features": "lauter.distillation.stored",
     "report": "lauter.results",
     "train": "lauter.pipeline",
     "wrap_module": "lauter.models",
+    "write_features": "lauter.distillation.stored",
 }
 
 __all__ = [
@@ -49,6 +61,7 @@ __all__ = [
     "DistillResult",
     "FitConfig",
     "FitResult",
+    "MultiLabelDataset",
     "Network",
     "RunOptions",
     "TrainResult",
@@ -58,14 +71,21 @@ __all__ = [
     "create_network",
     "distill",
     "evaluate",
+    "evaluate_multilabel",
+    "examine_teacher",
     "export_onnx",
     "fit",
+    "fit_multilabel",
     "load",
+    "load_multilabel_preset",
     "load_preset",
     "open_dataset",
+    "open_multilabel",
+    "read_features",
     "report",
     "train",
     "wrap_module",
+    "write_features",
 ]
 
 

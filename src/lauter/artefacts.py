@@ -15,9 +15,12 @@ from lauter.data.dataset import Dataset, Images
 from lauter.errors import ConfigError, ModelError
 from lauter.files import atomic_path
 from lauter.models import Network
-from lauter.models.artefact import load_network
+from lauter.models.artefact import load_network, read_metadata
 from lauter.training.predict import predict
 from lauter.training.runtime import Runtime
+
+MULTI_LABEL = {"task": "multi-label"}
+"""What stands beside the weights of a network whose classes do not exclude each other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,16 +30,19 @@ class TrainedModel:
     Attributes:
         network: in eval mode; takes raw-scale pixels [B, 3, H, W], uint8 or float on 0..255.
         class_names: K names by label.
+        multi_label: whether an image may have several of the classes, or none.
     """
 
     network: Network
     class_names: tuple[str, ...]
+    multi_label: bool = False
 
     def predict(self, data: Dataset, runtime: Runtime | None = None) -> pd.DataFrame:
         """Class and probability of every image.
 
         Returns:
-            Columns id, class, probability, in the order of ``data``.
+            Columns id, class, probability, in the order of ``data``. Of a multi-label model one row for every
+            image and class, with the probability that the class is there.
         """
         return self.predict_images(data.images, data.ids, runtime)
 
@@ -46,6 +52,9 @@ class TrainedModel:
         """The same for bare images with their ids."""
         size = self.network.input_spec.size
         seen = predict(self.network, images, runtime or Runtime(), image_size=size)
+        if self.multi_label:
+            each = {"id": np.repeat(ids, len(self.class_names)), "class": [*self.class_names] * len(ids)}
+            return pd.DataFrame({**each, "probability": seen.logits.sigmoid().flatten().numpy()})
         confidence, best = seen.logits.softmax(1).max(1)
         names = np.array(self.class_names, dtype=object)
         return pd.DataFrame({"id": ids, "class": names[best.numpy()], "probability": confidence.numpy()})
@@ -64,7 +73,8 @@ def load(path: str | Path) -> TrainedModel:
             raise ModelError(f"{path.parent} holds no student.safetensors: the run is not finished")
     network, class_names = load_network(path)
     network.eval().requires_grad_(False)
-    return TrainedModel(network, class_names)
+    multi_label = read_metadata(path).get("task") == MULTI_LABEL["task"]
+    return TrainedModel(network, class_names, multi_label)
 
 
 def can_export_onnx() -> bool:

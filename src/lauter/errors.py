@@ -21,5 +21,9 @@ class RunError(LauterError):
     """A run directory is in the way, incomplete, or of another run."""
 
 
+class BankError(LauterError):
+    """A teacher bank is incomplete, damaged, of something else, or finds no room on the disk."""
+
+
 class NonFiniteLossError(LauterError):
     """A loss term became NaN or infinite; names the step, the terms and the last good checkpoint."""

@@ -4,8 +4,6 @@ import copy
 import dataclasses
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,14 @@ from rich.console import Console
 from lauter.audit.verdicts import make_label_table
 from lauter.config import FitConfig, load_preset
 from lauter.data import Dataset, hold_out
-from lauter.data.counters import derive_seed
 from lauter.data.dataset import UNLABELLED, Int64s
-from lauter.distillation.mimic import Mimic, MimicConfig, MimicStage, fit_student_head
-from lauter.errors import ModelError
+from lauter.distillation.analysis import compare_pair
+from lauter.distillation.heads import fit_student_head
+from lauter.distillation.mimic import MimicConfig
+from lauter.distillation.recipe import distill_into
+from lauter.distillation.stage import DistillStage
+from lauter.distillation.stored import Stored, is_features_file, read_features
+from lauter.errors import DataError, ModelError
 from lauter.files import write_json
 from lauter.models import Network, create_network, fold_head
 from lauter.models.artefact import load_network, save_network
@@ -47,7 +49,7 @@ from lauter.training.checkpoint import Checkpoints
 from lauter.training.loop import Loop
 from lauter.training.progress import Progress
 from lauter.training.runtime import Runtime
-from lauter.training.setup import Setup
+from lauter.training.setup import Setup, draw_from
 from lauter.training.supervised import SupervisedStage
 from lauter.training.tracking import TrackedStage
 
@@ -154,7 +156,7 @@ def fit(
         write_table(table, run.labels)
         save_network(network, run.teacher, class_names=data.class_names)
         mimicking = train_student(setup, network, robust, config)
-        small = fold_head(take_network(mimicking, config.keep))
+        small = finish_student(run, setup, mimicking, network, config.keep)
         stages: dict[str, TrackedStage] = {"student": mimicking, "teacher": robust}
         if config.baseline:
             images = mimicking.batches.images_per_epoch * mimicking.epochs
@@ -208,25 +210,29 @@ def train(
 
 def distill(
     data: Source,
-    teacher: str | Path | Network,
+    teacher: str | Path | Network | Stored,
     student: str | None = None,
     *,
     labels: pd.DataFrame | str | Path | None = None,
     test: Source | None = None,
     config: FitConfig | None = None,
     options: RunOptions | None = None,
+    row_order: bool = False,
 ) -> DistillResult:
     """The second half: a student that mimics a finished teacher.
 
     Args:
         data: a data set, or what :func:`lauter.open_dataset` opens.
-        teacher: a network, or the file that :func:`train` or :func:`fit` saved one to, or their directory.
+        teacher: a network, or the file that :func:`train` or :func:`fit` saved one to, or their directory; or
+            features of the same images without any network, or a file of them (.npy, .safetensors, .parquet;
+            see :func:`lauter.distillation.stored.read_features`).
         student: name of the small network.
         labels: the checked label table of the same images, or its file: kept and corrected labels are
             learnt, all images mimic. Without one every given label is learnt.
         test: as for :func:`fit`.
         config: all settings; those of teacher and baseline are not used.
         options: directory, resume, console; ``lauter-run`` by default.
+        row_order: whether the rows of a features file without ids are the data's rows, in its order.
 
     Raises:
         LauterError: the teacher cannot be loaded or tells other classes apart, the table has other ids.
@@ -235,33 +241,41 @@ def distill(
     options = options or RunOptions()
     check_directory(options.out, resume=options.resume)
     config = _override(config or load_preset("standard"), {"student": student})
-    network, names = (teacher, ()) if isinstance(teacher, Network) else _load_teacher(teacher)
     data, test = open_both(data, test, config)
-    if names and names != data.class_names:
-        raise ModelError(
-            f"the teacher tells {', '.join(names[:5])}... apart, the data has "
-            f"{', '.join(data.class_names[:5])}...; they must be the same classes in the same order"
-        )
+    network = teacher if isinstance(teacher, Network | Stored) else _load_teacher(teacher, data, row_order)
     config = dataclasses.replace(resolve_networks(config, data), teacher=network.name)
     targets = data.labels if labels is None else read_targets(data, labels)
     check_start(data, config, teacher=False)
-    inputs = {"teacher": hash_weights(network), "targets": hash_array(targets)}
+    hashed = hash_array(network.features.numpy()) if isinstance(network, Stored) else hash_weights(network)
+    inputs = {"teacher": hashed, "targets": hash_array(targets)}
     run, progress = begin(options, "distill", data, test, config, **inputs)
     with progress:
         setup = make_setup(data, test, config, progress, run)
         introduce(setup, data, test, f"{network.name} -> {config.student}")
         rows = choose_rows(setup.train, targets, config.distill)
-        mimicking = mimic_teacher(setup, network.eval(), targets, rows, config, config.distill)
-        small = fold_head(take_network(mimicking, config.keep))
+        mimicking = mimic_teacher(setup, network, targets, rows, config, config.distill)
+        small = finish_student(run, setup, mimicking, network, config.keep)
         metrics = collect_metrics(data, test, setup, {"student": mimicking}, None, None, config.keep)
         write_student(run, small, setup, metrics, progress)
         _finish(run, data, None, metrics, started)
     return DistillResult(small, data.class_names, metrics, run.path)
 
 
-def _load_teacher(path: str | Path) -> tuple[Network, tuple[str, ...]]:
-    """A saved teacher with its class names; of a run directory, the run's teacher."""
-    return load_network(RunDirectory(Path(path)).teacher if Path(path).is_dir() else path)
+def _load_teacher(path: str | Path, data: Dataset, row_order: bool) -> Network | Stored:
+    """A saved teacher, or its stored features; of a run directory, the run's teacher.
+
+    Raises:
+        ModelError: it tells other classes apart, or the same in another order.
+    """
+    if is_features_file(path):
+        return read_features(path, data.ids.tolist(), row_order=row_order)
+    network, names = load_network(RunDirectory(Path(path)).teacher if Path(path).is_dir() else path)
+    if names and names != data.class_names:
+        raise ModelError(
+            f"the teacher tells {', '.join(names[:5])}... apart, the data has "
+            f"{', '.join(data.class_names[:5])}...; they must be the same classes in the same order"
+        )
+    return network.eval()
 
 
 def _override(config: FitConfig, asked: dict[str, Any]) -> FitConfig:
@@ -298,14 +312,6 @@ def make_setup(
     )
 
 
-@contextmanager
-def draw_from(seed: int, name: str) -> Iterator[None]:
-    """Draw weights from (seed, name), whatever was drawn before; torch's random state is as it was after."""
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, name))
-        yield
-
-
 def build_network(setup: Setup, name: str, config: FitConfig, role: str, **options: Any) -> Network:
     """A network with weights drawn from (seed, role), or a copy of the one that the caller brought."""
     if role in setup.own:
@@ -330,7 +336,7 @@ def choose_targets(robust: RobustStage, given: Int64s) -> Int64s:
     return np.where(robust.assessment.kept | robust.corrected, targets, UNLABELLED)
 
 
-def train_student(setup: Setup, teacher: Network, robust: RobustStage, config: FitConfig) -> MimicStage:
+def train_student(setup: Setup, teacher: Network, robust: RobustStage, config: FitConfig) -> DistillStage:
     """Distil the teacher into the student: all images mimic, kept and corrected labels classify."""
     targets = choose_targets(robust, setup.data.labels)
     rows = choose_rows(setup.train, targets, config.distill)
@@ -344,19 +350,19 @@ def choose_rows(train: Int64s, targets: Int64s, config: MimicConfig) -> Int64s:
 
 def mimic_teacher(
     setup: Setup,
-    teacher: Network,
+    teacher: Network | Stored,
     targets: Int64s,
     rows: Int64s,
     config: FitConfig,
     distill: MimicConfig,
     *,
     name: str = "distill",
-) -> MimicStage:
+) -> DistillStage:
     """Train a fresh student on the features of a teacher.
 
     Args:
         setup: images and rows.
-        teacher: frozen.
+        teacher: a network, which is frozen, or its stored features.
         targets: [N] labels to classify, -1 for none.
         rows: which images mimic.
         config: names, seed.
@@ -366,14 +372,25 @@ def mimic_teacher(
     student = build_network(setup, config.student, config, "student")
     with draw_from(config.seed, "student head"):
         fit_student_head(student, teacher, distill.head)
-    features = setup.predict(teacher, rows).features
-    loss = Mimic(distill, teacher, features, setup.image_size, config.seed)
-    batches = setup.batches("student", rows, distill.batch_size)
-    stage = MimicStage(
-        student, teacher, loss, torch.from_numpy(targets), batches, distill, setup.track(), name
-    )
-    setup.loop.run_stage(stage)
-    return stage
+    return distill_into(student, teacher, setup, torch.from_numpy(targets), rows, distill, name=name)
+
+
+def finish_student(
+    run: RunDirectory, setup: Setup, stage: DistillStage, teacher: Network | Stored, keep: str
+) -> Network:
+    """The kept student with its head folded; its features are compared with the teacher's before that.
+
+    The comparison, on the hold-out, is written to comparison.json for the report.
+    """
+    student = take_network(stage, keep)
+    try:
+        found = compare_pair(setup, student, teacher, stage.method, setup.holdout)
+    except DataError as error:
+        setup.loop.progress.say(f"comparison  not written: {error}")
+    else:
+        if found is not None:
+            write_json(run.comparison, found.to_plain())
+    return fold_head(student)
 
 
 def train_baseline(

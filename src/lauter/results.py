@@ -105,13 +105,19 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def write_student(
-    run: RunDirectory, student: Network, setup: Setup, metrics: dict[str, Any], progress: Progress
+    run: RunDirectory,
+    student: Network,
+    setup: Setup,
+    metrics: dict[str, Any],
+    progress: Progress,
+    extra: dict[str, str] | None = None,
 ) -> None:
     """Write the folded student as safetensors and, where the export extra is installed, as ONNX.
 
-    A network that ONNX does not take is warned of; the run is not lost for it.
+    A network that ONNX does not take is warned of; the run is not lost for it. ``extra`` is text to keep
+    beside the weights.
     """
-    save_network(student, run.student, class_names=setup.data.class_names)
+    save_network(student, run.student, class_names=setup.data.class_names, extra=extra)
     if not can_export_onnx():
         progress.say(
             "onnx        not written: the export extra is not installed (pip install 'lauter[export]')"
@@ -149,6 +155,7 @@ def write_run_report(
         history=read_history(run.path),
         faults=data.faults,
         config=run.read_config(),
+        comparison=read_json(run.comparison) if run.comparison.exists() else {},
     )
     write_report(run.report, content)
 
@@ -168,6 +175,8 @@ def report(directory: str | Path, data: Dataset | None = None) -> Path:
     """
     run = RunDirectory(Path(directory))
     settings = run.read_config()
+    if settings.get("verb") == "fit_multilabel":
+        raise RunError(f"{run.path} is a run on several labels per image, for which there is no report")
     if not run.metrics.exists():
         raise RunError(f"{run.path} is not finished: it has no metrics.json; continue it with --resume")
     if data is None:

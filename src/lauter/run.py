@@ -58,6 +58,11 @@ class RunDirectory:
         return self.path / "student.onnx"
 
     @property
+    def comparison(self) -> Path:
+        """The student's features beside the teacher's."""
+        return self.path / "comparison.json"
+
+    @property
     def report(self) -> Path:
         """The page for people."""
         return self.path / "report.html"
@@ -65,7 +70,7 @@ class RunDirectory:
     def remove_leftovers(self) -> None:
         """Remove temporary files of a process that was killed while it wrote a result."""
         weights = (self.teacher, self.student, self.onnx)
-        for file in (self.config, self.labels, self.metrics, self.report, *weights):
+        for file in (self.config, self.labels, self.metrics, self.comparison, self.report, *weights):
             for leftover in self.path.glob(f".{file.stem}-*{file.suffix}"):
                 leftover.unlink(missing_ok=True)
 

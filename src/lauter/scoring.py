@@ -31,8 +31,13 @@ def evaluate(
         open_macro_f1 and open_auroc where there are images of no class.
 
     Raises:
-        DataError: the classes differ, or no image has a label.
+        DataError: the classes differ, no image has a label, or the model is one for several labels per image.
     """
+    if model.multi_label:
+        raise DataError(
+            "the model tells which of several classes are in an image, and the data has one label for each; "
+            "score it on a multi-label data set with lauter.multilabel.evaluate_multilabel"
+        )
     if data.class_names != model.class_names:
         raise DataError(
             f"the model tells {', '.join(model.class_names[:5])}... apart, the data has "

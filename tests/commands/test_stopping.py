@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the attempts ar
 
 PROGRAM = Path(__file__).with_name("run_to_be_stopped.py")
 RESULTS = ("config.yaml", "labels.parquet", "teacher.safetensors", "student.safetensors")
-FILES = {*RESULTS, "checkpoints", "metrics.json", "metrics.jsonl", "report.html"}
+FILES = {*RESULTS, "checkpoints", "metrics.json", "metrics.jsonl", "comparison.json", "report.html"}
 Story = tuple[Path, dict[str, Any]]
 
 

@@ -55,7 +55,7 @@ def test_train_then_distill_equals_fit(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--teacher", ""], "distill needs --teacher FILE, the teacher.safetensors of a finished run"),
+        (["--teacher", ""], "distill needs --teacher FILE: teacher.safetensors of a finished run"),
         (["--teacher", "gone.safetensors"], "'gone.safetensors' is missing"),
         (["--teacher", "RUN", "--labels", "gone.parquet"], "the label table gone.parquet is missing"),
         (["--teacher", "RUN", "--student", "resnet9"], "no network is called 'resnet9'"),

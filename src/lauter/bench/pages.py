@@ -8,6 +8,10 @@ from lauter.bench.records import Record, ResultFile
 from lauter.bench.tables import Column, describe_file, render_table, update_markdown
 
 NOISY = ("ncifar10", "cifar10n-worst")
+ANGLES = ("5°", "10°", "30°", "60°")
+SAMPLED = tuple(f"lsh N={hashes}" for hashes in (256, 1024, 4096, 16384, 65536))
+DISTILL = ("cifar10-10k resnet20 -> resnet8",)
+SPEED = ("resnet32x4 -> resnet8x4",)
 CLEAN = ("ncifar10-clean", "cifar10n-worst-clean")
 
 
@@ -23,6 +27,7 @@ class Page:
         against: method whose paired difference is shown behind the first metric; empty for none.
         files: Markdown files that have the markers.
         result: name of the result file, without its ending.
+        digits: digits behind the point.
     """
 
     name: str
@@ -32,6 +37,7 @@ class Page:
     against: str = ""
     files: tuple[str, ...] = ("docs/measurements.md",)
     result: str = "way-quick"
+    digits: int = 1
 
 
 PAGES = (
@@ -101,6 +107,89 @@ PAGES = (
         {"seconds": "seconds", "images_per_second": "images/s", "epochs": "epochs"},
         ("lauter", "mimic-kept", "ce", "lauter-teacher", "ce-teacher"),
     ),
+    Page(
+        "distill",
+        DISTILL,
+        {"accuracy_last": "last epoch, %", "accuracy_best": "best epoch, %"},
+        (
+            "teacher",
+            "none",
+            "l2",
+            "lsh",
+            "lshl2",
+            "lsh_expected",
+            "teacher_head",
+            "kd",
+            "dkd",
+            "dist",
+            "crd",
+            "simkd",
+            "srd",
+            "nd",
+            "timm_l2",
+            "sp",
+            "pkt",
+            "rkd",
+            "fitnet",
+            "attention",
+        ),
+        against="none",
+        result="distill-cifar10-10k",
+    ),
+    Page(
+        "bank",
+        DISTILL,
+        {"accuracy_last": "last epoch, %"},
+        ("lshl2", "lshl2_bank8", "lshl2_bank16", "lshl2_bank32"),
+        against="lshl2",
+        result="distill-cifar10-10k",
+    ),
+    Page(
+        "distillspeed",
+        SPEED,
+        {
+            "images_per_second": "images/s",
+            "of_plain": "of plain training, %",
+            "of_yardstick": "times the usual loop",
+            "images_per_second_built": "images/s, bank built",
+            "term_share": "loss term, % of a plain step",
+        },
+        (
+            "plain",
+            "bank lsh",
+            "bank lshl2",
+            "live lsh",
+            "live lshl2",
+            "yardstick lsh",
+            "yardstick lshl2",
+        ),
+        result="distill-speed",
+    ),
+    Page(
+        "bestnorm",
+        ANGLES,
+        {"optimal_radius": "best radius"},
+        ("closed form", SAMPLED[-1]),
+        files=("docs/mimicking.md",),
+        result="closed-form",
+        digits=2,
+    ),
+    Page(
+        "losserror",
+        ANGLES,
+        {"loss_error_rms": "error, %"},
+        SAMPLED,
+        files=("docs/mimicking.md",),
+        result="closed-form",
+    ),
+    Page(
+        "gradienterror",
+        ANGLES,
+        {"gradient_error_rms": "error, %"},
+        SAMPLED,
+        files=("docs/mimicking.md",),
+        result="closed-form",
+    ),
 )
 
 
@@ -137,10 +226,16 @@ def render_page(file: ResultFile, page: Page) -> str:
         for place, (metric, title) in enumerate(page.metrics.items()):
             if any(record.data == data and record.metric == metric for record in chosen):
                 heading = f"{data}, {title}"
-                columns.append(Column(data, metric, title=heading))
+                columns.append(Column(data, metric, title=heading, digits=page.digits))
                 if page.against and place == 0:
                     columns.append(
-                        Column(data, metric, title=f"{heading}, against {page.against}", against=page.against)
+                        Column(
+                            data,
+                            metric,
+                            title=f"{heading}, against {page.against}",
+                            digits=page.digits,
+                            against=page.against,
+                        )
                     )
     if not columns:
         return ""

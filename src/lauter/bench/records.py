@@ -191,3 +191,18 @@ class ResultFile:
         """Whether every one of these has been measured, so that a resumed benchmark may pass it by."""
         measured = {record.key for record in self.records}
         return all(key in measured for key in keys)
+
+
+def write_part(path: Path, records: Iterable[Record]) -> None:
+    """Write what one method gave with one seed into a file of its own, so that a stop loses no other."""
+    write_json(path, [asdict(record) for record in records])
+
+
+def read_parts(folder: Path) -> list[Record]:
+    """Every record that :func:`write_part` left in a folder or below it."""
+    records = []
+    for place in sorted(folder.rglob("*.json")):
+        content = read_json(place)
+        if isinstance(content, list):
+            records += [Record(**entry) for entry in content]
+    return records

@@ -32,6 +32,11 @@ FRACTIONS = frozenset(
         "kept",
         "dropped_or_relabelled",
         "correction_precision",
+        "accuracy_best",
+        "loss_error_rms",
+        "gradient_error_rms",
+        "of_plain",
+        "term_share",
     }
 )
 """Metrics stored as fractions, shown in percent; also with ``label_`` before or ``_last`` behind them."""

@@ -21,9 +21,9 @@ from lauter.bench.records import Record
 from lauter.config import FitConfig, to_plain
 from lauter.data import Dataset, corrupt, open_dataset
 from lauter.data.dataset import UNLABELLED, Int64s
-from lauter.distillation.mimic import count_log_prior
 from lauter.errors import ConfigError
 from lauter.files import read_json, write_json
+from lauter.losses.classification import count_log_prior
 from lauter.models import Network, count_flops
 from lauter.noisy.recipe import pretrain
 from lauter.noisy.robust import RobustStage

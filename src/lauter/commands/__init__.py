@@ -4,6 +4,7 @@ COMMANDS = {
     "fit": "the whole way: doubtful labels in, a small model and a checked label table out",
     "train": "judge the labels and train one network in spite of them",
     "distill": "a small student that mimics a finished teacher",
+    "doctor": "examine a teacher before a long run",
     "evaluate": "score a saved model on labelled images",
     "predict": "a table of class and probability for images",
     "corrupt": "write a copy of a data set with known label noise",

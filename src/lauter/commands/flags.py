@@ -5,7 +5,7 @@ import difflib
 import re
 import sys
 from argparse import SUPPRESS, Action
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -43,7 +43,13 @@ class _Formatter(DefaultHelpFormatter):
 
 
 class Parser(ArgumentParser):
-    """jsonargparse's parser with short messages, dashes in flag names and ``--no-`` switches."""
+    """jsonargparse's parser with short messages, dashes in flag names and ``--no-`` switches.
+
+    Attributes:
+        presets: gives the settings of a preset, which flags and YAML override.
+    """
+
+    presets: Callable[[str], FitConfig] = staticmethod(load_preset)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what ``__main__`` turns into one line and exit code 2."""
@@ -132,6 +138,20 @@ def add_run_flags(parser: Parser, *, teacher: str | None = None) -> None:
         parser: gets the flags.
         teacher: what ``--teacher`` means, where it is not the name of a network.
     """
+    parser.add_argument("--out", default="lauter-run", help="directory of the run")
+    parser.add_argument("--resume", type=bool, default=False, help="continue the run in that directory")
+    parser.add_argument("--tensorboard", type=bool, default=False, help="also write TensorBoard logs")
+    add_setting_flags(parser, teacher=teacher)
+
+
+def add_setting_flags(parser: Parser, *, teacher: str | None = None, leave_out: Sequence[str] = ()) -> None:
+    """Preset, YAML file and the settings of :class:`FitConfig`.
+
+    Args:
+        parser: gets the flags.
+        teacher: what ``--teacher`` means, where it is not the name of a network.
+        leave_out: settings, and groups of them, that the verb does not use.
+    """
     parser.add_argument(
         "--preset", default="standard", help="quick, standard or thorough: fills in the settings below"
     )
@@ -140,10 +160,7 @@ def add_run_flags(parser: Parser, *, teacher: str | None = None) -> None:
         type=str | None,
         help="YAML file of settings, a run's config.yaml for one; what it leaves out comes from the preset",
     )
-    parser.add_argument("--out", default="lauter-run", help="directory of the run")
-    parser.add_argument("--resume", type=bool, default=False, help="continue the run in that directory")
-    parser.add_argument("--tensorboard", type=bool, default=False, help="also write TensorBoard logs")
-    parser.add_class_arguments(FitConfig, None)
+    parser.add_class_arguments(FitConfig, None, skip=set(leave_out))
     groups = {kind.name for kind in dataclasses.fields(FitConfig) if dataclasses.is_dataclass(kind.type)}
     for action in parser._actions:
         if action.dest == "teacher" and teacher is not None:
@@ -186,21 +203,33 @@ def parse_run(parser: Parser, argv: Sequence[str]) -> tuple[Namespace, FitConfig
     Raises:
         LauterError: a flag or a setting is unknown or wrong, or the run's directory is not free.
     """
-    parser.set_defaults(to_plain(_first_settings(argv)))
-    arguments = parse(parser, argv)
+    arguments, config = parse_settings(parser, argv)
     check_directory(arguments.out, resume=arguments.resume)
+    return arguments, config
+
+
+def parse_settings(parser: Parser, argv: Sequence[str]) -> tuple[Namespace, FitConfig]:
+    """Parse flags with settings among them: a flag counts before the YAML file, the file before the preset.
+
+    Raises:
+        LauterError: a flag or a setting is unknown or wrong.
+    """
+    first = _first_settings(argv, parser.presets)
+    shown = {action.dest.partition(".")[0] for action in parser._actions}
+    parser.set_defaults({name: value for name, value in to_plain(first).items() if name in shown})
+    arguments = parse(parser, argv)
+    known = shown & {entry.name for entry in dataclasses.fields(FitConfig)}
     plain = to_plain(arguments.as_dict())
-    known = {entry.name for entry in dataclasses.fields(FitConfig)}
-    return arguments, from_plain(FitConfig, {name: plain[name] for name in plain if name in known})
+    return arguments, from_plain(FitConfig, {name: plain[name] for name in known}, base=first)
 
 
-def _first_settings(argv: Sequence[str]) -> FitConfig:
+def _first_settings(argv: Sequence[str], presets: Callable[[str], FitConfig]) -> FitConfig:
     chosen = {"--preset": "standard", "--config": ""}
     for place, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if name in chosen:
             chosen[name] = value if equals else "".join(argv[place + 1 : place + 2])
-    preset = load_preset(chosen["--preset"])
+    preset = presets(chosen["--preset"])
     return read_config(chosen["--config"], preset) if chosen["--config"] else preset
 
 

@@ -28,10 +28,12 @@ class Batch:
     Attributes:
         index: int64 [B] on the device; rows of the data set.
         views: one uint8 [B, 3, S, S] per view, or one float32 [B, D] where the batch is of features.
+        view: number of the first view; with the index it says which picture this is, in any order of batches.
     """
 
     index: Tensor
     views: tuple[Tensor, ...]
+    view: int = 0
 
     @property
     def images(self) -> Tensor:
@@ -56,9 +58,15 @@ class ImageBatches:
         batch_size: images in a step.
         recipes: one view per recipe and image.
         image_size: side of the views in pixels.
-        seed: decides order and views.
+        seed: decides the order, and the views where they have no seed of their own.
+        view_seed: decides the views, so that runs in another order meet the same ones; None takes ``seed``.
+        cycle: after how many epochs the views come again; 0 draws new ones in every epoch.
         device: where the views are made.
         workers: reading processes for streamed images; 0 reads here.
+
+    Raises:
+        ConfigError: a size or a number is out of its range.
+        DataError: no row takes part.
     """
 
     def __init__(
@@ -70,11 +78,15 @@ class ImageBatches:
         image_size: int,
         *,
         seed: int = 0,
+        view_seed: int | None = None,
+        cycle: int = 0,
         device: torch.device | str = "cpu",
         workers: int = 0,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more, not {batch_size}")
+        if cycle < 0:
+            raise ConfigError(f"cycle must be 1 or more epochs, or 0 for new views in each, not {cycle}")
         if not len(index):
             raise DataError("there is no image to train on: every one was left out")
         self.images = images
@@ -83,6 +95,8 @@ class ImageBatches:
         self.recipes = recipes
         self.image_size = image_size
         self.seed = seed
+        self.view_seed = seed if view_seed is None else view_seed
+        self.cycle = cycle
         self.device = torch.device(device)
         self.workers = workers
         pixels = images.uniform
@@ -101,28 +115,29 @@ class ImageBatches:
         """The batches of an epoch, from ``first_step`` on."""
         order = self.index[draw_order(self.seed, len(self.index), epoch)]
         steps = _split_evenly(order, self.batch_size)[first_step:]
-        first_view = epoch * len(self.recipes)
+        first_view = (epoch % self.cycle if self.cycle else epoch) * len(self.recipes)
         if self._resident is None:
             yield from self._stream(steps, first_view)
             return
         for rows in steps:
             index = torch.from_numpy(rows).to(self.device)
-            yield Batch(index, self._render([self._resident[index]] * len(self.recipes), rows, first_view))
+            pictures = [self._resident[index]] * len(self.recipes)
+            yield Batch(index, self._render(pictures, rows, first_view), first_view)
 
     def _render(
         self, pictures: list[Tensor], rows: Int64s, first_view: int, cropped: bool = False
     ) -> tuple[Tensor, ...]:
         return tuple(
-            render_view(picture, recipe, self.seed, rows, first_view + number, cropped=cropped)
+            render_view(picture, recipe, self.view_seed, rows, first_view + number, cropped=cropped)
             for number, (picture, recipe) in enumerate(zip(pictures, self.recipes, strict=True))
         )
 
     def _stream(self, steps: list[Int64s], first_view: int) -> Iterator[Batch]:
-        reader = _ImageReader(self.images, self.recipes, self.image_size, self.seed, first_view)
+        reader = _ImageReader(self.images, self.recipes, self.image_size, self.view_seed, first_view)
         for rows, pictures in zip(steps, _read_batches(reader, steps, self.workers), strict=True):
             index = torch.from_numpy(rows).to(self.device)
             on_device = [picture.to(self.device, non_blocking=True) for picture in pictures]
-            yield Batch(index, self._render(on_device, rows, first_view, cropped=True))
+            yield Batch(index, self._render(on_device, rows, first_view, cropped=True), first_view)
 
 
 class FeatureBatches:
@@ -166,19 +181,42 @@ Batches = ImageBatches | FeatureBatches
 
 
 def read_in_order(
-    images: Images, index: Int64s, batch_size: int, image_size: int, device: torch.device, workers: int = 0
+    images: Images,
+    index: Int64s,
+    batch_size: int,
+    image_size: int,
+    device: torch.device,
+    workers: int = 0,
+    view: tuple[ViewRecipe, int, int] = (IDENTITY, 0, 0),
 ) -> Iterator[Batch]:
-    """Unchanged images at ``index``, in that order: what evaluation and feature extraction read."""
+    """Images at ``index``, in that order: what evaluation, feature extraction and banks read.
+
+    Args:
+        images: pixels.
+        index: rows to read.
+        batch_size: images at a time.
+        image_size: side of the pictures in pixels.
+        device: where they are made.
+        workers: reading processes for streamed images; 0 reads here.
+        view: (recipe, seed, view number), the very view that :class:`ImageBatches` would give; the unchanged
+            image by default.
+
+    Yields:
+        Batches of one view.
+    """
     rows = np.asarray(index, dtype=np.int64)
     steps = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    recipe, seed, number = view
     if images.uniform is not None:
         for step in steps:
             pixels = make_resident(images.uniform[step], image_size, device)
-            yield Batch(torch.from_numpy(step).to(device), (pixels,))
+            picture = render_view(pixels, recipe, seed, step, number)
+            yield Batch(torch.from_numpy(step).to(device), (picture,), number)
         return
-    reader = _ImageReader(images, (IDENTITY,), image_size, seed=0, first_view=0)
+    reader = _ImageReader(images, (recipe,), image_size, seed, number)
     for step, pictures in zip(steps, _read_batches(reader, steps, workers), strict=True):
-        yield Batch(torch.from_numpy(step).to(device), (pictures[0].to(device),))
+        picture = render_view(pictures[0].to(device), recipe, seed, step, number, cropped=True)
+        yield Batch(torch.from_numpy(step).to(device), (picture,), number)
 
 
 def make_resident(pixels: Pixels, size: int, device: torch.device) -> Tensor:

@@ -110,3 +110,21 @@ def mean_over(values: Tensor, weights: Tensor) -> Tensor:
     values, weights = lift(values, weights.detach())
     total = weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
     return (values.masked_fill(weights == 0, 0) * weights).sum() / total
+
+
+def count_log_prior(labels: Tensor, num_classes: int) -> Tensor:
+    """Log class shares [K] of labels [N], -1 left out; each class counts half an image more, so none is 0.
+
+    Args:
+        labels: [N] integers, -1 where there is none.
+        num_classes: K.
+
+    Returns:
+        [K], float32.
+
+    Example:
+        >>> count_log_prior(torch.tensor([0, 0, -1]), 2).exp()
+        tensor([0.8333, 0.1667])
+    """
+    counts = torch.bincount(labels[labels >= 0], minlength=num_classes).float() + 0.5
+    return (counts / counts.sum()).log()

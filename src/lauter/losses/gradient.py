@@ -18,8 +18,8 @@ class _KnownGradient(torch.autograd.Function):
         # notices only where the outer gradient has a graph. A compiled backward pass never creates one.
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             raise RuntimeError(
-                "the LSH losses have a first derivative only, but backward was called with create_graph=True;"
-                " leave them out of second-order terms such as gradient penalties"
+                "this loss has a first derivative only, but backward was called with create_graph=True;"
+                " leave it out of second-order terms such as gradient penalties"
             )
         (gradient,) = ctx.saved_tensors
         return outer[:, None] * gradient, None, None

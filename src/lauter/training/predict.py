@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lauter.data.batches import read_in_order
 from lauter.data.dataset import Images, Int64s
-from lauter.data.views import IDENTITY, ViewRecipe, render_view
+from lauter.data.views import IDENTITY, ViewRecipe
 from lauter.models.network import Network
 from lauter.training.runtime import Runtime
 
@@ -53,21 +53,21 @@ def predict(
         index: rows to predict, all where None.
         image_size: side of the pictures handed to the network; its own input size where None.
         batch_size: images at a time.
-        view: (recipe, seed, view number) of the pictures; the unchanged image by default.
+        view: (recipe, seed, view number) of the pictures, the same as in training; the unchanged image by
+            default.
 
     Returns:
         Predictions for ``index`` in its order, on the host.
     """
     rows = np.arange(len(images)) if index is None else np.asarray(index, dtype=np.int64)
     size = image_size or network.input_spec.size
-    recipe, seed, number = view
     runtime.place(network)
     logits, features = [torch.zeros(0, network.num_classes)], [torch.zeros(0, network.feature_size)]
     with _eval_mode(network):
-        for batch in read_in_order(images, rows, batch_size, size, runtime.device, runtime.config.workers):
-            pictures = render_view(batch.images, recipe, seed, batch.index.cpu().numpy(), number)
+        workers = runtime.config.workers
+        for batch in read_in_order(images, rows, batch_size, size, runtime.device, workers, view):
             with runtime.autocast():
-                output = network(pictures)
+                output = network(batch.images)
             logits.append(output.logits.float().cpu())
             features.append(output.features.float().cpu())
     return Predictions(torch.cat(logits), torch.cat(features))

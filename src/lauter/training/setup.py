@@ -1,9 +1,11 @@
 """Setup: what every stage of one run shares: images, rows, test pixels, picture size, loop."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from lauter.data.batches import ImageBatches
 from lauter.data.counters import derive_seed
@@ -44,17 +46,40 @@ class Setup:
         """The training rows that have a given label."""
         return np.asarray(self.train[self.data.labelled[self.train]])
 
+    @property
+    def view(self) -> ViewRecipe:
+        """The view in which labels and teachers are learnt from."""
+        return supervised_view(self.augment, self.image_size)
+
     def batches(
-        self, name: str, index: Int64s, batch_size: int, recipes: tuple[ViewRecipe, ...] | None = None
+        self,
+        name: str,
+        index: Int64s,
+        batch_size: int,
+        recipes: tuple[ViewRecipe, ...] | None = None,
+        *,
+        view_seed: int | None = None,
+        cycle: int = 0,
     ) -> ImageBatches:
-        """Shuffled batches of views for a stage; one supervised view by default."""
+        """Shuffled batches of views for a stage; one supervised view by default.
+
+        Args:
+            name: of the stage; it and the run's seed decide order and views.
+            index: rows that take part.
+            batch_size: images in a step.
+            recipes: one view per recipe.
+            view_seed: decides the views in the run's place (see :class:`ImageBatches`).
+            cycle: after how many epochs the views come again; 0: never.
+        """
         return ImageBatches(
             self.data.images,
             index,
             batch_size,
-            recipes or (supervised_view(self.augment, self.image_size),),
+            recipes or (self.view,),
             self.image_size,
             seed=derive_seed(self.loop.seed, name),
+            view_seed=view_seed,
+            cycle=cycle,
             device=self.loop.runtime.device,
             workers=self.loop.runtime.config.workers,
         )
@@ -66,3 +91,11 @@ class Setup:
     def predict(self, network: Network, index: Int64s | None = None) -> Predictions:
         """Predictions of a network for the unchanged images."""
         return predict(network, self.data.images, self.loop.runtime, index=index, image_size=self.image_size)
+
+
+@contextmanager
+def draw_from(seed: int, name: str) -> Iterator[None]:
+    """Draw weights from (seed, name), whatever was drawn before; torch's random state is as it was after."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, name))
+        yield

@@ -6,7 +6,7 @@ set cannot decide anything. The hold-out's labels are given ones, noisy like the
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -50,7 +50,10 @@ class Tracker:
         test_confidence: float16 [N] per epoch; the largest probability, for known against open.
         holdout_predictions: int16 per epoch.
         selected: weights of the epoch with the best score so far.
+        measure: what the scores are called in the log.
     """
+
+    measure: ClassVar[str] = "agreement_with_given"
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
@@ -70,14 +73,18 @@ class Tracker:
         self.holdout_predictions.append(torch.from_numpy(classes.astype(np.int16)))
         given = watch.data.labels[watch.holdout]
         self.scores.append(balanced_agreement(classes, given, network.num_classes))
-        if select_epoch(self.scores) == len(self.scores) - 1:
-            self.selected = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.keep_if_best(network)
         if watch.test is not None:
             tested = predict(network, watch.test, watch.runtime, image_size=watch.image_size)
             confidence, best = tested.logits.softmax(1).max(1)
             self.test_predictions.append(best.to(torch.int16))
             self.test_confidence.append(confidence.half())
         return seen
+
+    def keep_if_best(self, network: Network) -> None:
+        """Keep the network's weights where the last epoch is the best so far."""
+        if select_epoch(self.scores) == len(self.scores) - 1:
+            self.selected = {name: value.detach().clone() for name, value in network.state_dict().items()}
 
     @property
     def selected_epoch(self) -> int:
@@ -154,7 +161,7 @@ class TrackedStage(Stage):
     def end_epoch(self, epoch: int) -> dict[str, float]:
         """Follow the network on hold-out and test."""
         self.tracker.follow(self.evaluated)
-        return {"agreement_with_given": self.tracker.scores[-1]}
+        return {self.tracker.measure: self.tracker.scores[-1]}
 
     def state(self) -> dict[str, Any]:
         """Tracker and average."""

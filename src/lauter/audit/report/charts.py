@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lauter.audit.report.formats import DASH, format_count, format_number, format_percent, format_range
 from lauter.audit.report.svg import (
     WIDTH,
+    Scale,
     draw_box,
     draw_rule,
     draw_text,
@@ -78,20 +79,6 @@ class Estimate:
         )
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """Maps values low..high to positions start..stop."""
-
-    low: float
-    high: float
-    start: float
-    stop: float
-
-    def __call__(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
-        return self.start + share * (self.stop - self.start)
-
-
 def draw_lines(
     title: str, lines: Sequence[Line], show: Show = format_number, x_name: str = "epoch"
 ) -> Markup:
@@ -108,8 +95,8 @@ def draw_lines(
     finite = [value for value in edges if math.isfinite(value)]
     x_values = [x for line in lines for x, _ in line.points]
     y_low, y_high = _pad_range(min(finite), max(finite))
-    x_at = _Scale(min(x_values), max(x_values), left, WIDTH - right)
-    y_at = _Scale(y_low, y_high, height - bottom, top)
+    x_at = Scale(min(x_values), max(x_values), left, WIDTH - right)
+    y_at = Scale(y_low, y_high, height - bottom, top)
     parts = []
     for tick in pick_ticks(y_low, y_high):
         parts.append(draw_rule(left, y_at(tick), WIDTH - right, y_at(tick)))
@@ -131,7 +118,7 @@ def _pad_range(low: float, high: float) -> tuple[float, float]:
     return (low if low == 0 else low - pad), high + pad
 
 
-def _draw_line(line: Line, k: int, x_at: _Scale, y_at: _Scale) -> str:
+def _draw_line(line: Line, k: int, x_at: Scale, y_at: Scale) -> str:
     runs: list[list[str]] = [[]]
     for x, y in zip(line.x, line.y, strict=True):
         if math.isfinite(y):
@@ -146,7 +133,7 @@ def _draw_line(line: Line, k: int, x_at: _Scale, y_at: _Scale) -> str:
     return "".join(drawn)
 
 
-def _draw_band(line: Line, k: int, x_at: _Scale, y_at: _Scale) -> str:
+def _draw_band(line: Line, k: int, x_at: Scale, y_at: Scale) -> str:
     if line.low is None or line.high is None:
         return ""
     rows = [row for row in zip(line.x, line.low, line.high, strict=True) if all(map(math.isfinite, row))]
@@ -166,7 +153,7 @@ def draw_estimates(title: str, estimates: Sequence[Estimate]) -> Markup:
     height = top + row * len(estimates) + bottom
     ends = [end for e in estimates for end in (e.value, e.low, e.high) if end is not None]
     spread = max(max(ends) - min(ends), 0.04)
-    x_at = _Scale(
+    x_at = Scale(
         max(0.0, min(ends) - 0.15 * spread), min(1.0, max(ends) + 0.15 * spread), left, WIDTH - right
     )
     parts = []
@@ -193,7 +180,7 @@ def draw_bars(title: str, values: Mapping[str, float], kind: str = "drop") -> Ma
     """
     row, left, right = 23, 104, 46
     height = row * len(values) + 2
-    x_at = _Scale(0.0, max([*values.values(), 0.01]), left, WIDTH - right)
+    x_at = Scale(0.0, max([*values.values(), 0.01]), left, WIDTH - right)
     parts = []
     for k, (name, value) in enumerate(values.items()):
         y = row * k
@@ -270,8 +257,8 @@ def draw_histogram(title: str, groups: Mapping[str, Floats], bins: int = 25) -> 
     edges = np.linspace(0, 1, bins + 1)
     counts = {name: np.histogram(values[np.isfinite(values)], edges)[0] for name, values in groups.items()}
     total = np.sum(list(counts.values()), axis=0)
-    x_at = _Scale(0.0, 1.0, left, WIDTH - right)
-    y_at = _Scale(0.0, max(1.0, 1.04 * float(total.max())), height - bottom, top)
+    x_at = Scale(0.0, 1.0, left, WIDTH - right)
+    y_at = Scale(0.0, max(1.0, 1.04 * float(total.max())), height - bottom, top)
     parts = []
     for tick in pick_ticks(0.0, y_at.high):
         if tick == round(tick):

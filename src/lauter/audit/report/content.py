@@ -32,6 +32,8 @@ class ReportContent:
         metrics: as metrics.json holds them: scores by role, ``labels``, ``cost``. A role may also state its
             ``parameters`` and its ``flops`` by image.
         history: epochs as metrics.jsonl holds them.
+        comparison: student and teacher at the end, as comparison.json holds them (see
+            ``lauter.distillation.analysis.Comparison``); its classes are codes of ``class_names``.
         faults: images that were left out or changed.
         config: the resolved configuration.
     """
@@ -44,6 +46,7 @@ class ReportContent:
     picture: Callable[[int], NDArray[np.uint8]] | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()
+    comparison: Mapping[str, Any] = field(default_factory=dict)
     faults: Sequence[ImageFault] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
 

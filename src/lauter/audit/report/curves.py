@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from lauter.audit.report.charts import Line, draw_lines
-from lauter.audit.report.formats import format_number, format_percent
+from lauter.audit.report.formats import format_number, format_percent, format_tick_percent
 
 View = dict[str, Any]
 Epochs = Sequence[Mapping[str, Any]]
@@ -80,13 +80,9 @@ def _build_chart(title: str, heading: str, lines: Sequence[Line], percent: bool 
     show = format_percent if percent else format_number
     return {
         "heading": heading,
-        "svg": draw_lines(title, lines, _show_short_percent if percent else format_number),
+        "svg": draw_lines(title, lines, format_tick_percent if percent else format_number),
         "legend": [{"name": line.name, "last": show(line.points[-1][1])} for line in lines],
     }
-
-
-def _show_short_percent(value: float) -> str:
-    return f"{100 * value:.4g}%"
 
 
 def _read_lines(epochs: Epochs, part: str, leave_out: frozenset[str] = frozenset()) -> list[Line]:

@@ -16,6 +16,11 @@ def format_percent(value: float) -> str:
     return f"{100 * value:.1f}%"
 
 
+def format_tick_percent(value: float) -> str:
+    """A fraction in percent beside an axis, without needless digits: 0.85 -> 85%, 0.875 -> 87.5%."""
+    return f"{100 * value:.4g}%"
+
+
 def format_short_percent(value: float) -> str:
     """A probability in whole percent; one that is not quite 0 or 1 is not rounded to it: <1%, >99%."""
     if 0 < value < 0.01:

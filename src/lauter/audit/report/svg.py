@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
@@ -9,6 +10,21 @@ WIDTH = 340
 """Width of every chart in its own units: about a phone's, so that text keeps its size there."""
 NUM_SERIES = 6
 """Colours in the style sheet; further series use them again with dashes."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps values low..high to positions start..stop."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+
+    def __call__(self, value: float) -> float:
+        """Position of a value."""
+        share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
+        return self.start + share * (self.stop - self.start)
 
 
 def wrap_chart(title: str, description: str, height: float, parts: Sequence[str]) -> Markup:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import lauter
+from lauter.audit.report.comparison import build_comparison
 from lauter.audit.report.content import ReportContent
 from lauter.audit.report.curves import build_curves, build_mimicry
 from lauter.audit.report.formats import format_count
@@ -67,6 +68,7 @@ def render_report(content: ReportContent, max_pictures: int = 200) -> str:
         "gallery": build_gallery(content, max_pictures),
         "curves": build_curves(content.history),
         "mimicry": build_mimicry(content.history),
+        "comparison": build_comparison(content),
         "faults": build_faults(content),
         "cost": build_cost(content),
         "config": build_config(content),

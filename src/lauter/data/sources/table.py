@@ -39,7 +39,7 @@ class Columns:
 
 def list_csv(path: Path, split: str | None, columns: Columns, class_names: Sequence[str] | None) -> Listing:
     """List a CSV or TSV manifest; image paths in it are relative to its folder."""
-    return list_table(_read_csv(path), path.stem, path.parent, str(path), split, columns, class_names)
+    return list_table(read_csv(path), path.stem, path.parent, str(path), split, columns, class_names)
 
 
 def list_parquet(
@@ -66,17 +66,37 @@ def list_parquet(
         DataError: unreadable files, differing columns, or whatever :func:`list_table` refuses.
     """
     where = str(files[0]) if len(files) == 1 else str(folder)
+    table, cells = read_parquet(files, folder, columns.image, where)
+    return list_table(table, name, folder, where, split, columns, class_names, cells, whole_split)
+
+
+def read_parquet(
+    files: Sequence[Path], folder: Path, image_column: str | None, where: str
+) -> tuple[Any, Cells | None]:
+    """Read Parquet files of one schema into an Arrow table.
+
+    Args:
+        files: the files, in order.
+        folder: what image paths are relative to.
+        image_column: the caller's choice, or None for the usual names.
+        where: the table, for messages.
+
+    Returns:
+        The table, and its images where there are too many to be one of its columns.
+
+    Raises:
+        DataError: unreadable files, differing columns, or no image column.
+    """
     try:
         schema = pq.read_schema(files[0])
-        image = _find_image(schema, columns.image, where)
+        image = _find_image(schema, image_column, where)
         stored = sum(_column_size(file, image) for file in files)
         wanted = [name for name in schema.names if name != image or stored <= ENCODED_LIMIT]
         table = pa.concat_tables([pq.ParquetFile(file).read(columns=wanted) for file in files])
         cells = None if image in wanted else ParquetCells(files, image, folder)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{where}: cannot be read as Parquet ({error})") from error
-    table = table.replace_schema_metadata(schema.metadata)
-    return list_table(table, name, folder, where, split, columns, class_names, cells, whole_split)
+    return table.replace_schema_metadata(schema.metadata), cells
 
 
 def list_table(
@@ -155,7 +175,7 @@ def list_table(
 def list_table_splits(path: Path) -> tuple[str, ...]:
     """Values of a manifest's split column, ordered; none where it has no such column."""
     if path.suffix.lower() != ".parquet":
-        table = _read_csv(path)
+        table = read_csv(path)
         column = col.find_column(table.column_names, None, col.SPLIT_COLUMNS, "split", str(path))
         return _distinct_splits(table, column) if column else ()
     try:
@@ -188,7 +208,7 @@ def warn_of_missing_shards(files: Sequence[Path]) -> None:
         _log.warning("%s: %d of %d shards are here; the rest is missing", files[0].parent, len(files), count)
 
 
-def _read_csv(path: Path) -> Any:
+def read_csv(path: Path) -> Any:
     """Read a CSV or TSV file into a table of strings, empty cells as nulls."""
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
