@@ -67,6 +67,9 @@ PAGES = (
         (
             "lauter",
             "mimic-kept",
+            "mimic-kept-epochs",
+            "lauter-long",
+            "mimic-kept-long",
             "ce-kept",
             "ce",
             "ce-prior",

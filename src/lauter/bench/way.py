@@ -52,6 +52,9 @@ METHODS = (
     "ce-true",
     "ce-true-prior",
     "mimic-kept",
+    "mimic-kept-epochs",
+    "lauter-long",
+    "mimic-kept-long",
     "ce-kept",
     "ce-teacher",
     "ce-ssl-teacher",
@@ -59,9 +62,15 @@ METHODS = (
 )
 """lauter: the whole way; ce: plain cross-entropy on the given labels, same student, same images seen;
 ce-prior: the same, prior-corrected; ce-true, ce-true-prior: the same two on true labels, the ceiling;
-mimic-kept: lauter without the images whose label was dropped; ce-kept: cross-entropy on kept and corrected
-labels, no teacher; ce-teacher: cross-entropy with the teacher's network; ce-ssl-teacher: the same from the
-self-supervised weights; ce-equal-cost: ce for as many operations as the whole way took."""
+mimic-kept: lauter without the images whose label was dropped, as many images seen; mimic-kept-epochs: the
+same for as many epochs instead, so fewer images; lauter-long, mimic-kept-long: both with a student that sees
+LONG times as many images; ce-kept: cross-entropy on kept and corrected labels, no teacher; ce-teacher:
+cross-entropy with the teacher's network; ce-ssl-teacher: the same from the self-supervised weights;
+ce-equal-cost: ce for as many operations as the whole way took."""
+
+
+LONG = 4
+"""How many times as many images the students of the long rows see."""
 
 
 @dataclass(frozen=True)
@@ -185,8 +194,15 @@ class _Unit:
         if method == "ce-kept":
             targets = choose_targets(self.robust, given)
             return self._score(method, self._supervise(method, config.student, targets))
-        if method == "mimic-kept":
-            return self._score(method, self._mimic_kept())
+        if method in ("mimic-kept", "mimic-kept-long"):
+            times = LONG if method.endswith("long") else 1
+            # As many images seen as the student that mimics on all of them.
+            epochs = times * config.distill.epochs * len(setup.train) / len(self.kept_rows)
+            return self._score(method, self._mimic(method, self.kept_rows, round(epochs)))
+        if method == "mimic-kept-epochs":
+            return self._score(method, self._mimic(method, self.kept_rows, config.distill.epochs))
+        if method == "lauter-long":
+            return self._score(method, self._mimic(method, setup.train, LONG * config.distill.epochs))
         if method == "ce-teacher":
             stage = self._supervise(method, config.teacher, given, epochs=config.robust.epochs)
             return self._score(method, stage)
@@ -233,15 +249,18 @@ class _Unit:
             **self._score("lauter-teacher", robust),
         }
 
-    def _mimic_kept(self) -> TrackedStage:
-        robust, setup, config = self.robust, self.setup, self.config
-        targets = choose_targets(robust, setup.data.labels)
-        rows = setup.train[targets[setup.train] != UNLABELLED]
-        # As many images seen as the student that mimics on all of them.
-        epochs = max(1, round(config.distill.epochs * len(setup.train) / len(rows)))
-        distill = dataclasses.replace(config.distill, epochs=epochs)
-        teacher = take_network(robust, config.keep)
-        return mimic_teacher(setup, teacher, targets, rows, config, distill, name="mimic-kept")
+    @property
+    def kept_rows(self) -> Int64s:
+        """Training rows whose label was kept or corrected."""
+        targets = choose_targets(self.robust, self.setup.data.labels)
+        return np.asarray(self.setup.train[targets[self.setup.train] != UNLABELLED])
+
+    def _mimic(self, name: str, rows: Int64s, epochs: int) -> TrackedStage:
+        config = self.config
+        targets = choose_targets(self.robust, self.setup.data.labels)
+        distill = dataclasses.replace(config.distill, epochs=max(1, epochs))
+        teacher = take_network(self.robust, config.keep)
+        return mimic_teacher(self.setup, teacher, targets, rows, config, distill, name=name)
 
     def _supervise(
         self, name: str, network: str | Network, labels: Int64s, *, epochs: int = 0, prior: bool = False
