@@ -39,6 +39,7 @@ TABLES = {
         "speed",
         "distill",
         "bank",
+        "headless",
         "distillspeed",
     ],
     "mimicking.md": ["bestnorm", "losserror", "gradienterror"],

@@ -21,7 +21,7 @@ from lauter.distillation import recipe
 from lauter.distillation.mimic import Mimic
 from lauter.distillation.stage import DistillStage
 from lauter.errors import DataError, LauterError, ModelError, RunError
-from lauter.models import InputSpec, count_flops, count_parameters
+from lauter.models import InputSpec, count_flops, count_parameters, create_network
 from lauter.models.artefact import load_network, save_network
 from lauter.pipeline import FitResult, RunOptions, choose_targets, distill, fit, train
 
@@ -448,6 +448,26 @@ def test_a_features_file_teaches_in_the_place_of_its_network(
     with pytest.raises(DataError, match="1 "):
         distill(data, tmp_path / "fewer.npy", config=micro_config, options=RunOptions(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
+
+
+def test_folding_is_checked_and_described(
+    data: Dataset, quick_fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(pipeline.Progress, "say", lambda self, line: said.append(line))
+    embedded = dataclasses.replace(FitConfig().distill, epochs=1, head="embedded")
+    run = quick_fit(data, distill=embedded)
+    plain = create_network("resnet8", 3, image_size=run.student.input_spec.size)
+    assert count_parameters(run.student) == count_parameters(plain)
+    assert count_flops(run.student) == count_flops(plain)
+    (line,) = [line for line in said if line.startswith("student  ")]
+    grown = count_parameters(plain) + 64 * 64 + 64
+    assert f"{count_parameters(plain):,} parameters" in line
+    assert f"while it trained {grown:,} and" in line
+    wider = dataclasses.replace(run)
+    wider.student.head = nn.Sequential(nn.Linear(64, 3), nn.Linear(3, 3))
+    with pytest.raises(ModelError, match="more than one linear layer"):
+        pipeline.describe_folding(plain, wider.student)
 
 
 def test_the_comparison_is_of_the_kept_student_on_the_hold_out(finished: FitResult) -> None:

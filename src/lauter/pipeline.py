@@ -25,7 +25,7 @@ from lauter.distillation.stage import DistillStage
 from lauter.distillation.stored import Stored, is_features_file, read_features
 from lauter.errors import DataError, ModelError
 from lauter.files import write_json
-from lauter.models import Network, create_network, fold_head
+from lauter.models import EmbeddedHead, Network, count_flops, count_parameters, create_network, fold_head
 from lauter.models.artefact import load_network, save_network
 from lauter.noisy.recipe import NoisyConfig, train_robustly
 from lauter.noisy.robust import RobustStage
@@ -390,7 +390,30 @@ def finish_student(
     else:
         if found is not None:
             write_json(run.comparison, found.to_plain())
-    return fold_head(student)
+    folded = fold_head(student)
+    if isinstance(student.head, EmbeddedHead):
+        setup.loop.progress.say(describe_folding(student, folded))
+    return folded
+
+
+def describe_folding(student: Network, folded: Network) -> str:
+    """One line on what folding left, after checking that it is a plain network's cost.
+
+    Raises:
+        ModelError: the folded network is not as small as backbone and one linear layer.
+    """
+    classifier = folded.feature_size * folded.num_classes
+    plain = sum(entry.numel() for entry in folded.backbone.parameters()) + classifier + folded.num_classes
+    found, flops = count_parameters(folded), count_flops(folded)
+    if found != plain or flops > count_flops(student):
+        raise ModelError(
+            f"the folded {folded.name} has {found:,} parameters and a plain one {plain:,}; "
+            "its head is more than one linear layer with a bias"
+        )
+    return (
+        f"student     {found:,} parameters, {flops / 1e6:,.1f} MFLOPs an image, as a plain {folded.name}; "
+        f"while it trained {count_parameters(student):,} and {count_flops(student) / 1e6:,.1f}"
+    )
 
 
 def train_baseline(

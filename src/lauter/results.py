@@ -205,7 +205,8 @@ def summarise(metrics: dict[str, Any]) -> str:
         value = scores[name]
         lines.append(
             f"{role:<11} {name} {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]  "
-            f"{entry['network']}, {entry['parameters']:,} parameters"
+            f"{entry['network']}, {entry['parameters']:,} parameters, "
+            f"{entry['flops'] / 1e6:,.1f} MFLOPs an image"
         )
     labels = metrics.get("labels", {})
     if labels:

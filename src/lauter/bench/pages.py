@@ -148,6 +148,14 @@ PAGES = (
         result="distill-cifar10-10k",
     ),
     Page(
+        "headless",
+        ("cifar10-10k headless",),
+        {"accuracy_neighbours": "20 neighbours, %", "accuracy_probe": "linear probe, %"},
+        ("simclr teacher", "simclr student", "lshl2", "lsh", "l2"),
+        against="simclr student",
+        result="headless",
+    ),
+    Page(
         "distillspeed",
         SPEED,
         {

@@ -33,6 +33,8 @@ FRACTIONS = frozenset(
         "dropped_or_relabelled",
         "correction_precision",
         "accuracy_best",
+        "accuracy_neighbours",
+        "accuracy_probe",
         "loss_error_rms",
         "gradient_error_rms",
         "of_plain",

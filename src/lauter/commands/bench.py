@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 from rich.console import Console
 
-from lauter.bench import clock, closed_form, distill, distill_speed, way
+from lauter.bench import clock, closed_form, distill, distill_speed, headless, way
 from lauter.bench.pages import write_pages
 from lauter.bench.records import ResultFile, read_parts
 from lauter.commands import flags
@@ -25,13 +25,14 @@ def main(argv: Sequence[str]) -> int:
         "way: the whole way on CIFAR-10 with label noise beside its alternatives, resumable; "
         "collect: gather what way has measured so far into a result file; "
         "distill: mimicking beside other distillation methods under one recipe, resumable; "
+        "headless: a self-supervised teacher mimicked without a label, resumable; "
         "speed: how fast distillation is, with a live teacher and from a bank, on an idle machine; "
         "clock: wall-clock and peak memory of lauter fit, on an idle machine; "
         "closed-form: the sampled LSH loss against its closed form; "
         "tables: render the tables of README and docs from the result files.",
-        "way|collect|distill|speed|clock|closed-form|tables [flags]",
+        "way|collect|distill|headless|speed|clock|closed-form|tables [flags]",
     )
-    parser.add_argument("what", help="way, collect, distill, speed, clock, closed-form or tables")
+    parser.add_argument("what", help="way, collect, distill, headless, speed, clock, closed-form or tables")
     parser.add_argument("--cifar10", type=str | None, help="CIFAR-10 with CIFAR-10N's labels as columns")
     parser.add_argument("--cifar100", type=str | None, help="CIFAR-100")
     parser.add_argument("--data", type=list[str], default=list(way.DATA), help="which data sets of way")
@@ -52,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
         "way": _measure_way,
         "collect": _collect,
         "distill": _measure_distill,
+        "headless": _measure_headless,
         "speed": _measure_speed,
         "clock": _measure_clock,
         "closed-form": _measure_closed_form,
@@ -114,6 +116,25 @@ def _measure_distill(arguments: Namespace) -> None:
             )
     kept = [record for record in read_parts(work) if record.data.split()[0] == arguments.protocol]
     file.append(kept).write(out)
+    print(out)
+
+
+def _measure_headless(arguments: Namespace) -> None:
+    """Measure what the work folder does not hold yet."""
+    if not arguments.cifar10:
+        raise ConfigError("bench headless needs --cifar10, a folder of Parquet files")
+    methods = arguments.methods or list(headless.METHODS)
+    if unknown := sorted(set(methods) - set(headless.METHODS)):
+        raise ConfigError(f"--methods must be among {', '.join(headless.METHODS)}, not {unknown[0]!r}")
+    out = Path(arguments.out or RESULTS / "headless.json")
+    file = ResultFile.resume(out, "lauter bench headless --cifar10 CIFAR10")
+    runtime = RuntimeConfig(threads=arguments.threads)
+    for seed in arguments.seeds:
+        records = headless.measure_headless(
+            arguments.cifar10, Path(arguments.work), seed, runtime, methods=methods, console=Console()
+        )
+        file = file.append(records)
+        file.write(out)
     print(out)
 
 
