@@ -205,6 +205,7 @@ def resolved(data: Dataset, **changes: Any) -> FitConfig:
         ({"teacher": "resnt20"}, "no network is called 'resnt20'"),
         ({"teacher_weights": "gone.pt"}, r"weights file 'gone\.pt' is missing"),
         ({"holdout": 0.001}, "holds out no image"),
+        ({"distill": dataclasses.replace(CONFIG.distill, embedding_epochs=2)}, "embedding_epochs 2 needs an"),
         ({"runtime": dataclasses.replace(CONFIG.runtime, device="mps")}, "device mps was asked for"),
         ({"teacher_pretrained": True}, "resnet20: no pretrained weights are offered"),
     ],

@@ -209,10 +209,15 @@ def check_start(
         own: networks that the caller brought, by role.
 
     Raises:
-        LauterError: the device is not there, nothing is held out, a network's name is unknown, or weights
-            are missing or do not fit.
+        LauterError: the device is not there, an embedding is to be trained that the head lacks, nothing is
+            held out, a network's name is unknown, or weights are missing or do not fit.
     """
     Runtime(config.runtime)
+    if student and config.distill.embedding_epochs and config.distill.head == "own":
+        raise ConfigError(
+            f"embedding_epochs {config.distill.embedding_epochs} needs an embedding, which head own has only "
+            "where the feature sizes differ; take head embedded or teacher"
+        )
     hold_out(data, config.holdout, config.seed)
     own = own or {}
     for role, network in own.items():

@@ -10,8 +10,10 @@ from torch import nn
 from lauter.bench import distill, distill_speed
 from lauter.bench.distill import Protocol, measure_pair
 from lauter.bench.records import read_parts
+from lauter.bench.yardstick import PictureFolder, time_yardstick
 from lauter.data import Dataset, open_dataset
 from lauter.distillation.method import Lesson
+from lauter.losses.mimic import l2
 from lauter.models import create_network
 from lauter.training.runtime import RuntimeConfig
 
@@ -70,6 +72,25 @@ def test_a_warm_up_keeps_its_share_of_a_short_training() -> None:
     head = nn.Linear(64, 3)
     lesson = Lesson(student, 64, 3, head, torch.rand(4, 64), np.arange(4), torch.arange(4) % 3)
     assert make(lesson).config.warmup == round(30 * 20 / 240)
+
+
+def test_the_usual_loop_moves_everything_to_its_device() -> None:
+    pixels = np.zeros((4, 3, 8, 8), dtype=np.uint8)
+    pictures = PictureFolder(pixels, np.zeros(4, dtype=np.int64))
+    student, teacher = (create_network(name, 3, image_size=8) for name in PAIR[::-1])
+    # On meta a step goes through only if all of it is there; then the loss has no number to read.
+    with pytest.raises(RuntimeError, match="item"):
+        time_yardstick(
+            pictures,
+            student,
+            teacher,
+            l2,
+            nn.Linear(64, 256),
+            batch_size=4,
+            workers=0,
+            device=torch.device("meta"),
+        )
+    assert {parameter.device.type for parameter in teacher.parameters()} == {"meta"}
 
 
 def test_speed_is_measured_with_its_ratios(monkeypatch: pytest.MonkeyPatch) -> None:

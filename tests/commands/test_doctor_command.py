@@ -66,7 +66,7 @@ def test_a_network_is_examined_and_nothing_is_written(capsys: pytest.CaptureFixt
     assert found["neighbours"].endswith("%)")
     assert found["classifier"].startswith("agrees with ")
     assert found["mimic"].startswith("lshl2, beta 6, 16 hashes, std 0.0")
-    assert found["bank"] == ("3 views of 90 images: 34.6 kB of features in half precision, 1.08 kB of bits")
+    assert found["bank"] == "16 views of 90 images: 184 kB of features in half precision, 5.76 kB of bits"
     assert "3 epochs take about " in found["time"]
     assert found["warning"].startswith(
         "the teacher tells 9, 8, 7, 6, 5... apart, the data has 0, 1, 2, 3, 4...;"
@@ -77,7 +77,7 @@ def test_a_network_is_examined_and_nothing_is_written(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize("suffix", ["npy", "safetensors", "parquet"])
 def test_stored_features_are_examined(suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
     write_pixels(f"pixels.{suffix}")
-    words = ["doctor", "teacher", "digits", "--teacher", f"pixels.{suffix}", "--views", "2"]
+    words = ["doctor", "teacher", "digits", "--teacher", f"pixels.{suffix}", "--distill.source.views", "2"]
     assert main([*words, *QUICK, "--distill.loss", "l2"]) == 0
     found = lines_of(capsys.readouterr().out)
     assert found["teacher"].startswith(f"pixels.{suffix}, stored features: every view is taught with those")
@@ -123,7 +123,7 @@ def test_a_network_by_name_needs_weights(capsys: pytest.CaptureFixture[str]) -> 
         (["teacher", "digits", "--teacher", "gone.npy"], "'gone.npy' is missing"),
         (["teacher", "digits", "--teacher", "few.npy"], "lacks 1101 of the 1201 images"),
         (["teacher", "digits", "--teacher", "few.npy", "--student", "resnet9"], "no network is called"),
-        (["teacher", "digits", "--teacher", "few.npy", "--views", "-1"], "--views must be 0 or more, not -1"),
+        (["teacher", "digits", "--teacher", "few.npy", "--views", "3"], "there is no flag --views"),
         (["teacher", "nowhere", "--teacher", "few.npy"], "'nowhere': no such folder or file"),
         (["teacher", "digits", "--teacher", "few.npy", "--preset", "slow"], "preset must be one of"),
         (

@@ -18,7 +18,7 @@ from lauter.distillation.stage import DistillStage
 from lauter.distillation.teacher import LiveTeacher, live_parts
 from lauter.errors import ConfigError, ModelError
 from lauter.losses import mimic
-from lauter.models import EmbeddedHead, Network, Output, create_network, fold_head
+from lauter.models import EmbeddedHead, Network, Output, count_flops, create_network, fold_head
 from lauter.training.checkpoint import Checkpoints
 from lauter.training.loop import Loop
 from lauter.training.runtime import Runtime, RuntimeConfig
@@ -204,9 +204,19 @@ def test_an_embedding_stands_where_sizes_differ_or_on_request() -> None:
     assert isinstance(same.head, EmbeddedHead)
 
 
-def test_teacher_and_student_must_agree_in_classes() -> None:
+@pytest.mark.parametrize("head", ["own", "embedded", "teacher"])
+def test_teacher_and_student_must_agree_in_classes(head: str) -> None:
     with pytest.raises(ModelError, match="tells 5 classes apart, the data has 3"):
-        fit_student_head(make_network(), make_network(classes=5), "own")
+        fit_student_head(make_network(), make_network(classes=5), head)
+    fit_student_head(make_network(), create_network("resnet8", 0, image_size=16), "own")
+
+
+@pytest.mark.parametrize("head", ["own", "embedded", "teacher"])
+def test_the_head_stands_where_the_student_is_and_not_where_the_teacher_is(head: str) -> None:
+    student = make_network().to("meta")
+    fit_student_head(student, make_network("resnet8x4"), head)
+    assert {parameter.device.type for parameter in student.parameters()} == {"meta"}
+    assert count_flops(student) > 0, "a forward pass meets one device only"
 
 
 @pytest.mark.parametrize(

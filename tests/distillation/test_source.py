@@ -22,7 +22,7 @@ from lauter.distillation.source import VIEW_SEED, SourceConfig
 from lauter.distillation.stage import DistillStage
 from lauter.distillation.stored import Stored, StoredTeacher
 from lauter.distillation.teacher import LiveTeacher
-from lauter.errors import BankError, ConfigError, ModelError
+from lauter.errors import BankError, ConfigError, DataError, ModelError
 from lauter.models import Network, create_network
 from lauter.training.checkpoint import Checkpoints
 from lauter.training.loop import Loop
@@ -148,6 +148,12 @@ def test_stored_features_bring_neither_a_classifier_nor_views(make_setup: MakeSe
         teach(make_setup(None), stored, head="teacher")
     with pytest.raises(ConfigError, match=r"leave out source\.kind bank"):
         teach(make_setup(None), stored, source=SourceConfig("bank"))
+
+
+@pytest.mark.parametrize("images", [29, 31])
+def test_stored_features_must_be_those_of_the_data(images: int, make_setup: MakeSetup) -> None:
+    with pytest.raises(DataError, match=f"holds features of {images} images, the data has 30"):
+        teach(make_setup(None), Stored("features.npy", torch.rand(images, 20)))
 
 
 def test_the_embedding_goes_first_where_it_is_asked_for(

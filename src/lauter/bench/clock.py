@@ -47,7 +47,6 @@ def clock_fit(preset: str, cifar10: Path, work: Path, seed: int = 0) -> list[Rec
     command = [sys.executable, "-m", "lauter", "fit", str(cifar10), "--split", "train", "--size", "10000"]
     command += ["--label-column", "label_worst", "--truth-column", "label", "--seed", str(seed)]
     command += ["--teacher", "resnet20", "--student", "resnet8", "--preset", preset, "--out", str(out)]
-    began = time.monotonic()
     log, peak = work / f"fit-{preset}.log", work / f"fit-{preset}.peak"
     began = time.monotonic()
     with log.open("w", encoding="utf-8") as stream:

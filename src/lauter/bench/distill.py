@@ -178,6 +178,9 @@ def measure_pair(
 ) -> list[Record]:
     """Measure methods on one pair with one seed; what has been measured is not measured again.
 
+    Seconds and images per second are those of the training alone: the test set that is predicted after every
+    epoch is in them for every method alike, the building of a bank is not.
+
     Args:
         protocol_name: one of ``PROTOCOLS``.
         pair: names of teacher and student; the teacher is trained first, once for all methods.
@@ -208,7 +211,7 @@ def measure_pair(
             part = run.path / f"{method}.json"
             if part.exists():
                 continue
-            reset_peak()
+            reset_peak(loop.runtime.device)
             if method == "teacher":
                 stage: TrackedStage = teaching.train_plain(pair[0], "teacher")
                 cost = teacher_setup.loop.costs["teacher"]
@@ -219,7 +222,7 @@ def measure_pair(
             values = score(stage, test) | {
                 "seconds": cost.seconds,
                 "images_per_second": cost.images / max(cost.seconds, 1e-9),
-                "peak_mib": read_peak(),
+                "peak_mib": read_peak(loop.runtime.device),
             }
             write_part(part, [Record(SUITE, name, method, seed, metric, v) for metric, v in values.items()])
     return read_parts(run.path)

@@ -21,6 +21,7 @@ from lauter.distillation.recipe import prepare_lesson
 from lauter.distillation.source import SourceConfig, open_source
 from lauter.distillation.stage import DistillStage
 from lauter.distillation.teacher import live_parts
+from lauter.errors import DataError
 from lauter.losses import mimic
 from lauter.models import EmbeddedHead, Network, create_network
 from lauter.training.checkpoint import Checkpoints
@@ -107,14 +108,24 @@ class Course:
         def compare(features: Tensor, wanted: Tensor) -> Tensor:
             return function(features, wanted, method.weight, method.bias)
 
-        return time_yardstick(pictures, student, teacher, compare, embed, batch_size=BATCH, workers=workers)
+        return time_yardstick(
+            pictures,
+            student,
+            teacher,
+            compare,
+            embed,
+            batch_size=BATCH,
+            workers=workers,
+            device=self.setup.loop.runtime.device,
+        )
 
     def time_term(self, loss: str) -> float:
         """Seconds that the term itself takes in a step, forward and backward."""
         teacher, student = self.build(0), self.build(1)
         method = self._draw(teacher, student, loss)
-        features = torch.rand(BATCH, teacher.feature_size, requires_grad=True)
-        wanted = torch.rand(BATCH, teacher.feature_size)
+        device = method.weight.device
+        features = torch.rand(BATCH, teacher.feature_size, device=device, requires_grad=True)
+        wanted = torch.rand(BATCH, teacher.feature_size, device=device)
         bits = mimic.hash_bits(wanted, method.weight, method.bias)
         seconds = []
         for _ in range(30):
@@ -123,6 +134,8 @@ class Course:
             if loss == "lshl2":
                 value = value + mimic.l2(features, wanted)
             torch.autograd.grad(value.mean(), features)
+            if device.type != "cpu":
+                torch.accelerator.synchronize()
             seconds.append(time.perf_counter() - began)
         return float(np.median(seconds))
 
@@ -133,11 +146,11 @@ class Course:
         method = Mimic(config, prepare_lesson(student, teacher, self.setup, targets, self.setup.train))
         if isinstance(student.head, EmbeddedHead):
             student.head = nn.Linear(student.feature_size, self.data.num_classes)
-        return method
+        return method.to(self.setup.loop.runtime.device)
 
 
 def rate(setup: Setup, name: str) -> float:
-    """Images per second of a stage, its evaluation left out."""
+    """Images per second of a stage; its time includes the prediction of one hold-out batch at its end."""
     cost = setup.loop.costs[name]
     return cost.images / cost.seconds
 
@@ -161,6 +174,9 @@ def measure_speed(
     Returns:
         images_per_second by way (plain, live, bank, yardstick) and loss, its smallest and largest, the bank's
         rate with the time to build it, the share of the loss term in a step, and the ratios asked of it.
+
+    Raises:
+        DataError: the images are not all of one size.
     """
     data = open_dataset(folder, split="train", label_column="label", size=IMAGES)
     found: dict[str, list[float]] = {}
@@ -170,17 +186,20 @@ def measure_speed(
         setup = Setup(data, rows, rows[:BATCH], None, loop, 32, "objects")
         course = Course(data, setup, pair, Path(temporary))
         pixels = data.images.uniform
-        pictures = PictureFolder(pixels, data.labels) if pixels is not None else None
+        if pixels is None:
+            raise DataError(
+                f"{data.name}: speed is measured on images of one size; take CIFAR-10 or CIFAR-100"
+            )
+        pictures = PictureFolder(pixels, data.labels)
         building = {loss: course.time_mimic(loss, "bank")[1] for loss in LOSSES}
         workers = max(1, torch.get_num_threads())
         ways: dict[str, Callable[[], float]] = {"plain": course.time_plain}
         for loss in LOSSES:
             ways[f"live {loss}"] = lambda loss=loss: course.time_mimic(loss, "live")[0]  # type: ignore[misc]
             ways[f"bank {loss}"] = lambda loss=loss: course.time_mimic(loss, "bank")[0]  # type: ignore[misc]
-            if pictures is not None:
-                ways[f"yardstick {loss}"] = lambda loss=loss: course.time_yardstick(  # type: ignore[misc]
-                    pictures, loss, workers
-                )
+            ways[f"yardstick {loss}"] = lambda loss=loss: course.time_yardstick(  # type: ignore[misc]
+                pictures, loss, workers
+            )
         for repeat in range(repeats):
             for name, run in ways.items():
                 found.setdefault(name, []).append(run())

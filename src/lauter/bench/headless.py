@@ -93,9 +93,8 @@ def measure_headless(
         for method in methods:
             part = run.path / f"{method.replace(' ', '-')}.json"
             if not part.exists():
-                network = train_method(method, setup, run, config)
+                network, seconds = train_method(method, setup, run, config)
                 scores = score_features(network, train, test, setup)
-                seconds = sum(cost.seconds for cost in setup.loop.costs.values())
                 write_part(
                     part,
                     [
@@ -106,29 +105,33 @@ def measure_headless(
     return read_parts(run.path)
 
 
-def train_method(method: str, setup: Setup, run: RunDirectory, config: HeadlessConfig) -> Network:
-    """The network of a method; the teacher's checkpoint is shared by those that mimic it."""
+def train_method(
+    method: str, setup: Setup, run: RunDirectory, config: HeadlessConfig
+) -> tuple[Network, float]:
+    """The network of a method and the seconds of its own training; those that mimic share the teacher."""
     if method.startswith("simclr"):
         return train_alone(method.removeprefix("simclr "), setup, run, config)
-    teacher = train_alone("teacher", setup, run, config)
+    teacher, _ = train_alone("teacher", setup, run, config)
     teacher.head, teacher.num_classes = NoHead(), 0
     with draw_from(setup.loop.seed, "student"):
         student = create_network(config.student, setup.data.num_classes, image_size=setup.image_size)
         fit_student_head(student, teacher, "own")
     mimic = replace(config.mimic, loss=method)  # type: ignore[arg-type]
     nothing = torch.full((len(setup.data),), -1)
-    distill_into(student, teacher.eval(), setup, nothing, setup.train, mimic, name=f"mimic-{method}")
-    return student
+    name = f"mimic-{method}"
+    distill_into(student, teacher.eval(), setup, nothing, setup.train, mimic, name=name)
+    return student, setup.loop.costs[name].seconds
 
 
-def train_alone(role: str, setup: Setup, run: RunDirectory, config: HeadlessConfig) -> Network:
-    """A network pretrained by itself."""
-    alone = replace(setup, loop=replace(setup.loop, checkpoints=Checkpoints(run.path / role)))
+def train_alone(role: str, setup: Setup, run: RunDirectory, config: HeadlessConfig) -> tuple[Network, float]:
+    """A network pretrained by itself, and the seconds of that."""
+    loop = replace(setup.loop, checkpoints=Checkpoints(run.path / role), costs={})
+    alone = replace(setup, loop=loop)
     name = config.teacher if role == "teacher" else config.student
     with draw_from(setup.loop.seed, role):  # the projector too is drawn from here
         network = create_network(name, setup.data.num_classes, image_size=setup.image_size)
         pretrain(alone, network, config.pretrain)
-    return network
+    return network, loop.costs["pretrain"].seconds
 
 
 def score_features(network: Network, train: Dataset, test: Dataset, setup: Setup) -> dict[str, float]:

@@ -9,24 +9,24 @@ from lauter.errors import RunError
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def reset_peak() -> None:
-    """Begin to measure: forget the peak so far, of the accelerator's memory or else of the process's."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+def reset_peak(device: torch.device) -> None:
+    """Begin to measure: forget the peak so far, of a GPU's memory or, for other devices, of the process's."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     elif CLEAR.exists():
         CLEAR.write_text("5")  # Linux: sets the high-water mark back to what is resident now
 
 
-def read_peak() -> float:
-    """Peak memory in MiB since :func:`reset_peak`: the accelerator's, or else resident memory.
+def read_peak(device: torch.device) -> float:
+    """Peak memory in MiB since :func:`reset_peak`: that of a GPU, or resident memory for other devices.
 
     Raises:
-        RunError: neither an accelerator nor Linux is there to tell.
+        RunError: neither a GPU nor Linux is there to tell.
     """
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     if not STATUS.exists():
-        raise RunError("peak memory can be measured on Linux or with an accelerator only")
+        raise RunError("peak memory can be measured on Linux or on a GPU only")
     for line in STATUS.read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

@@ -1,6 +1,7 @@
 """``lauter distill``: a small student that mimics a finished teacher."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -37,6 +38,11 @@ def main(argv: Sequence[str]) -> int:
     if not config.teacher:
         raise ConfigError(
             "distill needs --teacher FILE: teacher.safetensors of a finished run, or a features file"
+        )
+    if not Path(config.teacher).expanduser().exists():
+        raise ConfigError(
+            f"the teacher {config.teacher!r} is missing; distill takes a file or a run's directory, and not the "
+            "name of a network"
         )
     data, test = flags.open_data(arguments, config)
     options = RunOptions(arguments.out, arguments.resume, arguments.tensorboard, Console(soft_wrap=True))

@@ -32,7 +32,6 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("what", help="teacher")
     flags.add_data_flags(parser, test=False)
     parser.add_argument("--row_order", type=bool, default=False, help="a .npy has its rows in DATA's order")
-    parser.add_argument("--views", type=int, default=0, help="views in a bank; 0 takes one for each epoch")
     flags.add_setting_flags(
         parser,
         teacher="teacher.safetensors, a run's directory, a features file (.safetensors, .parquet, .npy), or "
@@ -46,8 +45,6 @@ def main(argv: Sequence[str]) -> int:
         )
     if not config.teacher:
         raise ConfigError("doctor needs --teacher: a file, a run's directory, or the name of a network")
-    if arguments.views < 0:
-        raise ConfigError(f"--views must be 0 or more, not {arguments.views}")
     data = open_dataset(
         arguments.data,
         split=arguments.split,
@@ -75,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         student,
         image_size=config.image_size,
         recipe=supervised_view(config.augment, config.image_size),
-        views=arguments.views,
+        views=config.distill.source.views,
         seed=config.seed,
     )
     print("\n".join(_describe(report, data, student)))

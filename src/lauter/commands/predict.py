@@ -34,5 +34,5 @@ def main(argv: Sequence[str]) -> int:
             table.to_csv(temporary, index=False)
         else:
             table.to_parquet(temporary, index=False)
-    print(f"{out}: {len(table):,} images")
+    print(f"{out}: {len(images):,} images")
     return 0

@@ -14,7 +14,7 @@ from lauter.data.batches import ImageBatches
 from lauter.data.counters import derive_seed, draw_order
 from lauter.data.dataset import Dataset, Int64s, ResidentImages
 from lauter.data.views import IDENTITY, ViewRecipe
-from lauter.distillation.bank_layout import Layout
+from lauter.distillation.bank_layout import Layout, plan_layout
 from lauter.distillation.heads import fit_student_head
 from lauter.distillation.method import Lesson
 from lauter.distillation.mimic import HASHED, Mimic, MimicConfig
@@ -162,11 +162,8 @@ def _open_case(
     seed: int,
 ) -> _Case:
     """Check that all fits together, draw the images and let the teacher show them."""
-    if isinstance(teacher, Stored) and len(teacher) != len(data):
-        raise DataError(
-            f"{teacher.name} holds features of {len(teacher)} images, the data has {len(data)}; read them "
-            "with the ids of this data"
-        )
+    if isinstance(teacher, Stored):
+        teacher.require_images(len(data))
     learner = copy.deepcopy(student)
     with draw_from(seed, "student head"):
         fit_student_head(learner, teacher, config.head)
@@ -264,6 +261,7 @@ def _estimate(case: _Case, method: Mimic, views: int) -> Budget:
         workers=case.runtime.config.workers,
     )
     shown = StoredTeacher(case.seen.take(np.arange(len(few))), case.runtime.device)
+    bits = plan_layout(frozenset({"bits"}), width, hashes=hashes).row_bytes if hashes else 0
     return Budget(
         images=images,
         epochs=config.epochs + config.embedding_epochs,
@@ -273,7 +271,7 @@ def _estimate(case: _Case, method: Mimic, views: int) -> Budget:
         student_seconds=_time_student(case, method, shown, part, batches),
         views=views,
         feature_bytes=views * images * Layout(width, feature_bytes=2).row_bytes,
-        bit_bytes=views * images * Layout(width, hashes=hashes, packed=True).row_bytes,
+        bit_bytes=views * images * bits,
     )
 
 

@@ -1,6 +1,8 @@
 """The student's head: its own, embedded in the teacher's space, or the teacher's."""
 
-from typing import Protocol
+from typing import Protocol, cast
+
+from torch import Tensor
 
 from lauter.errors import ModelError
 from lauter.models import EmbeddedHead, Network, copy_teacher_head
@@ -24,7 +26,7 @@ class Source(Protocol):
 
 
 def fit_student_head(student: Network, teacher: Source, head: str) -> None:
-    """Give the student the head that mimicking asks for, in place.
+    """Give the student the head that mimicking asks for, in place and on the student's device.
 
     Args:
         student: with its plain head.
@@ -34,6 +36,11 @@ def fit_student_head(student: Network, teacher: Source, head: str) -> None:
     Raises:
         ModelError: teacher and student disagree in classes, or the teacher has no classifier to copy.
     """
+    if teacher.num_classes not in (0, student.num_classes):
+        raise ModelError(
+            f"the teacher tells {teacher.num_classes} classes apart, the data has {student.num_classes}; "
+            f"use a teacher of the same classes or one without a classifier"
+        )
     if head == "teacher":
         if not isinstance(teacher, Network):
             raise ModelError(
@@ -41,12 +48,6 @@ def fit_student_head(student: Network, teacher: Source, head: str) -> None:
                 "choose head own or embedded, or a teacher that is a network"
             )
         student.head = copy_teacher_head(teacher, student.feature_size)
-        student.num_classes = teacher.num_classes
-        return
-    if teacher.num_classes not in (0, student.num_classes):
-        raise ModelError(
-            f"the teacher tells {teacher.num_classes} classes apart, the data has {student.num_classes}; "
-            f"use a teacher of the same classes or one without a classifier"
-        )
-    if head == "embedded" or student.feature_size != teacher.feature_size:
+    elif head == "embedded" or student.feature_size != teacher.feature_size:
         student.head = EmbeddedHead(student.feature_size, teacher.feature_size, student.num_classes)
+    student.head.to(cast(Tensor, student.pixel_mean).device)  # the teacher may be on another one

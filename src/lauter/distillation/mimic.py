@@ -54,7 +54,7 @@ class MimicConfig:
         correct_only: whether only images whose teacher agrees with their label mimic (the default of the
             paper's public code). This trusts the labels; leave it off where they are doubtful.
         head: own, embedded (a linear embedding, always there where the sizes differ) or teacher (its
-            classifier, frozen: no label is learnt from).
+            classifier, frozen; with gamma 0 no label is learnt from).
         dropped_images: whether images whose label was dropped, and unlabelled ones, still teach by mimicking
             (ours; False mimics on kept and corrected images only).
         optimizer: how the weights move.
@@ -102,7 +102,9 @@ class MimicConfig:
 
 
 class Mimic(Method):
-    """The mimic loss with what it keeps fixed: hash weights and bias, or std and centre. Saved with the run.
+    """The mimic loss with what it keeps fixed: hash weights and bias, or std and centre.
+
+    Weights, bias and centre are saved with the run; std and unit follow from the same teacher again.
 
     The features of a teacher without a classifier have no natural unit: they are scaled by a power of two to
     a mean variance near 1 (ours), so that beta and the learning rate mean the same for every such teacher.

@@ -45,6 +45,7 @@ def distill_into(
         The finished stage.
 
     Raises:
+        DataError: the stored features are those of more or fewer images.
         ModelError: teacher or student lack what the method needs.
         BankError: the bank cannot be built, or is another one.
     """
@@ -94,8 +95,12 @@ def prepare_lesson(
         targets: [N] labels to classify, -1 for none.
         rows: which images teach.
         shown: parts that the teacher will show; those of a live one where None.
+
+    Raises:
+        DataError: the stored features are those of more or fewer images.
     """
     if isinstance(teacher, Stored):
+        teacher.require_images(len(setup.data))
         head, features = None, teacher.take(rows).features
         maps: tuple[tuple[int, int, int], ...] = ()
     else:

@@ -69,6 +69,18 @@ class Stored:
         """K, the number of classes; 0 where there are no logits."""
         return 0 if self.logits is None else self.logits.shape[1]
 
+    def require_images(self, count: int) -> None:
+        """Check that there is a row for each image of a data set.
+
+        Raises:
+            DataError: there are more or fewer.
+        """
+        if len(self) != count:
+            raise DataError(
+                f"{self.name} holds features of {len(self)} images, the data has {count}; read them with the "
+                "ids of this data"
+            )
+
     def take(self, rows: Int64s) -> "Stored":
         """The features of some images, in that order."""
         index = torch.from_numpy(rows)

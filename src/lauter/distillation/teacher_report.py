@@ -46,7 +46,8 @@ class Budget:
         student_seconds: per image, of the student's whole step, its views included.
         views: V, views of each image in a bank.
         feature_bytes: of a bank of features in half precision: about 2 V D for each image.
-        bit_bytes: of a bank of hash bits: about V N / 8 for each image; 0 where the loss draws no hashes.
+        bit_bytes: of a bank of hash bits: about V N / 8 for each image, or of the float32 features where
+            those are fewer bytes; 0 where the loss draws no hashes.
     """
 
     images: int
