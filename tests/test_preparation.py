@@ -206,6 +206,7 @@ def resolved(data: Dataset, **changes: Any) -> FitConfig:
         ({"teacher_weights": "gone.pt"}, r"weights file 'gone\.pt' is missing"),
         ({"holdout": 0.001}, "holds out no image"),
         ({"distill": dataclasses.replace(CONFIG.distill, embedding_epochs=2)}, "embedding_epochs 2 needs an"),
+        ({"distill": dataclasses.replace(CONFIG.distill, gamma=0.0)}, "gamma 0 learns from no label"),
         ({"runtime": dataclasses.replace(CONFIG.runtime, device="mps")}, "device mps was asked for"),
         ({"teacher_pretrained": True}, "resnet20: no pretrained weights are offered"),
     ],

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 import lauter
-from lauter.errors import RunError
-from lauter.run import RunDirectory, check_directory, open_run
+from lauter.errors import BankError, ConfigError, DataError, LauterError, ModelError, RunError
+from lauter.run import RunDirectory, check_directory, open_run, undo_if_refused
 
 SETTINGS: dict[str, Any] = {
     "data": {"spec": "/photos", "split": None},
@@ -137,3 +137,28 @@ def test_files_of_a_run_have_the_names_that_are_documented(tmp_path: Path) -> No
         "student.onnx",
         "report.html",
     ]
+
+
+@pytest.mark.parametrize("error", [BankError, ConfigError, DataError, ModelError])
+def test_a_run_that_was_refused_leaves_its_directory_free(tmp_path: Path, error: type[LauterError]) -> None:
+    run = open_run(tmp_path / "run", {"fit": {}}, resume=False)
+    run.checkpoints.mkdir()
+    (run.checkpoints / "distill.source.json").write_text("{}")
+    with pytest.raises(error, match="refused"), undo_if_refused(run):
+        raise error("refused")
+    assert not run.path.exists()
+
+
+def test_what_was_trained_or_lies_there_is_kept(tmp_path: Path) -> None:
+    for name in ("checkpoints/robust.pt", "bank/manifest.json"):
+        run = open_run(tmp_path / name.partition("/")[0] / "run", {"fit": {}}, resume=False)
+        (run.path / name).parent.mkdir(exist_ok=True)
+        (run.path / name).write_text("much work")
+        with pytest.raises(DataError), undo_if_refused(run):
+            raise DataError("refused")
+        assert run.config.exists()
+        assert (run.path / name).exists()
+    run = open_run(tmp_path / "interrupted", {"fit": {}}, resume=False)
+    with pytest.raises(RunError), undo_if_refused(run):
+        raise RunError("the disk is full")
+    assert run.config.exists()

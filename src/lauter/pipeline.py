@@ -44,7 +44,7 @@ from lauter.preparation import (
     teacher_weights,
 )
 from lauter.results import collect_metrics, write_run_report, write_student, write_table
-from lauter.run import RunDirectory, check_directory
+from lauter.run import RunDirectory, check_directory, undo_if_refused
 from lauter.training.checkpoint import Checkpoints
 from lauter.training.loop import Loop
 from lauter.training.progress import Progress
@@ -147,7 +147,7 @@ def fit(
     check_start(data, config, own=own)
     brought = {f"{role}_hash": hash_weights(network) for role, network in own.items()}
     run, progress = begin(options, "fit", data, test, config, **brought)
-    with progress:
+    with undo_if_refused(run), progress:
         setup = dataclasses.replace(make_setup(data, test, config, progress, run), own=own)
         introduce(setup, data, test, f"{config.teacher} -> {config.student}")
         robust = train_teacher(setup, config)
@@ -195,7 +195,7 @@ def train(
     config = resolve_networks(config, data)
     check_start(data, config, student=False)
     run, progress = begin(options, "train", data, test, config)
-    with progress:
+    with undo_if_refused(run), progress:
         setup = make_setup(data, test, config, progress, run)
         introduce(setup, data, test, config.teacher)
         robust = train_teacher(setup, config)
@@ -249,7 +249,7 @@ def distill(
     hashed = hash_array(network.features.numpy()) if isinstance(network, Stored) else hash_weights(network)
     inputs = {"teacher": hashed, "targets": hash_array(targets)}
     run, progress = begin(options, "distill", data, test, config, **inputs)
-    with progress:
+    with undo_if_refused(run), progress:
         setup = make_setup(data, test, config, progress, run)
         introduce(setup, data, test, f"{network.name} -> {config.student}")
         rows = choose_rows(setup.train, targets, config.distill)

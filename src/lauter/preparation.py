@@ -218,6 +218,11 @@ def check_start(
             f"embedding_epochs {config.distill.embedding_epochs} needs an embedding, which head own has only "
             "where the feature sizes differ; take head embedded or teacher"
         )
+    if student and not config.distill.gamma and config.distill.head != "teacher":
+        raise ConfigError(
+            f"gamma 0 learns from no label, so the classifier of head {config.distill.head} would never be "
+            "trained; take head teacher, which brings a trained one"
+        )
     hold_out(data, config.holdout, config.seed)
     own = own or {}
     for role, network in own.items():

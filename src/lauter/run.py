@@ -1,6 +1,8 @@
 """A run is a directory: settings, history, checkpoints and results, each written whole or not at all."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import yaml
 
 from lauter import __version__
-from lauter.errors import RunError
+from lauter.errors import BankError, ConfigError, DataError, ModelError, RunError
 from lauter.files import write_text
 
 
@@ -141,6 +143,26 @@ def open_run(path: str | Path, settings: dict[str, Any], *, resume: bool) -> Run
         return run
     write_text(run.config, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
     return run
+
+
+@contextmanager
+def undo_if_refused(run: RunDirectory) -> Iterator[None]:
+    """Remove what beginning a run wrote, where its input is refused before anything was trained.
+
+    So the command can be given again, mended, with the same directory.
+    """
+    try:
+        yield
+    except (BankError, ConfigError, DataError, ModelError):
+        begun = {run.config, run.path / "metrics.jsonl"}
+        begun |= set(run.checkpoints.glob("*.source.json"))
+        if {entry for entry in run.path.rglob("*") if not entry.is_dir()} <= begun:
+            for file in begun:
+                file.unlink(missing_ok=True)
+            for folder in (run.checkpoints, run.path):
+                if folder.exists():
+                    folder.rmdir()
+        raise
 
 
 def _differences(before: Any, now: Any, where: str = "") -> list[str]:

@@ -151,4 +151,4 @@ def test_settings_come_from_preset_file_and_flags(capsys: pytest.CaptureFixture[
     found = lines_of(capsys.readouterr().out)
     assert found["mimic"].startswith("lshl2, beta 2.5, 16 hashes")
     assert found["mimic"].endswith("bias median")
-    assert found["bank"].startswith("20 views")
+    assert found["bank"].startswith("16 views")

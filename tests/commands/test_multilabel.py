@@ -55,6 +55,8 @@ def test_a_teacher_and_its_student(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "id,class,probability"
     assert [line.split(",")[1] for line in lines[1:]] == ["green", "red"]
+    assert main(["predict", "second", "squares/0.png", "--out", "told.csv"]) == 0
+    assert capsys.readouterr().out == "told.csv: 1 images\n"
 
 
 def test_its_presets_are_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,7 +131,7 @@ def with_number(value: float) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize(
     ("array", "names", "message"),
     [
-        (ONES, None, r"comes without ids; put them into t.ids.txt, one a line, or state row_order"),
+        (ONES, None, r"comes without ids; put them into t.ids.txt, one a line, or state --row-order"),
         (
             ONES,
             ["a", "b", *IDS[2:]],
@@ -170,7 +170,7 @@ def test_what_is_wrong_beside_a_numpy_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has ids in t.ids.txt and t.ids.npy; remove one"):
         read_features(path, IDS)
     (tmp_path / "t.ids.npy").unlink()
-    with pytest.raises(DataError, match="brings its ids; leave row_order out"):
+    with pytest.raises(DataError, match="brings its ids; leave --row-order out"):
         read_features(path, IDS, row_order=True)
     with pytest.raises(DataError, match="width 2, expected 512; take the file of the same teacher"):
         read_features(path, IDS, width=512)

@@ -41,8 +41,8 @@ def main(argv: Sequence[str]) -> int:
         )
     if not Path(config.teacher).expanduser().exists():
         raise ConfigError(
-            f"the teacher {config.teacher!r} is missing; distill takes a file or a run's directory, and not the "
-            "name of a network"
+            f"the teacher {config.teacher!r} is missing; distill takes a file or a run's directory, and not "
+            "the name of a network"
         )
     data, test = flags.open_data(arguments, config)
     options = RunOptions(arguments.out, arguments.resume, arguments.tensorboard, Console(soft_wrap=True))

@@ -46,6 +46,8 @@ class Lesson:
         teacher_maps: the same of the teacher.
         image_size: side of the pictures in pixels.
         seed: of everything that is drawn.
+        hash_features: [N, D] float32, what the hashes are centred on and scaled by, where that is not
+            ``teacher_features``: a bank's hashes must not depend on which rows a run holds out.
     """
 
     student: Network
@@ -60,6 +62,7 @@ class Lesson:
     teacher_maps: tuple[tuple[int, int, int], ...] = ()
     image_size: int = 32
     seed: int = 0
+    hash_features: Tensor | None = None
 
     @property
     def num_images(self) -> int:

@@ -126,9 +126,10 @@ class Mimic(Method):
         self.correct_only = config.correct_only
         self.needs = read_parts(config, banked="bits" in lesson.teacher_shows)
         self.std, self.scale = 0.0, 1.0
+        features = lesson.teacher_features if lesson.hash_features is None else lesson.hash_features
         if lesson.teacher_head is None:
-            self.scale = choose_scale(lesson.teacher_features)
-        features = self.scale * lesson.teacher_features
+            self.scale = choose_scale(features)
+        features = self.scale * features
         if config.loss not in HASHED and config.loss != "lsh_expected":
             return
         center = features.mean(0) if config.bias == "mean" else torch.zeros(lesson.teacher_size)

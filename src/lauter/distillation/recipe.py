@@ -99,13 +99,16 @@ def prepare_lesson(
     Raises:
         DataError: the stored features are those of more or fewer images.
     """
+    banked = shown is not None and "bits" in shown
     if isinstance(teacher, Stored):
         teacher.require_images(len(setup.data))
+        everything = teacher.features
         head, features = None, teacher.take(rows).features
         maps: tuple[tuple[int, int, int], ...] = ()
     else:
         head = teacher.head if type(teacher.head) is nn.Linear else None
-        features = setup.predict(teacher, rows).features
+        everything = setup.predict(teacher, None if banked else rows).features
+        features = everything[torch.from_numpy(rows)] if banked else everything
         maps = shape_of_maps(teacher, setup.image_size)
     return Lesson(
         student,
@@ -120,6 +123,7 @@ def prepare_lesson(
         maps,
         setup.image_size,
         setup.loop.seed,
+        everything if banked else None,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from torch import Tensor
 
 from lauter.data.batches import ImageBatches
@@ -85,7 +86,7 @@ def decide_source(
         if config.kind == "bank":
             raise ConfigError(
                 f"{teacher.name}: a bank is built by a teacher that sees the views, and here are its stored "
-                "features alone; leave out source.kind bank"
+                "features alone; leave out --distill.source.kind bank"
             )
         return "live"
     if config.kind != "auto":
@@ -162,7 +163,7 @@ def open_source(
         config.directory or str(folder.parent / "bank" if folder else ""),
         teacher,
         setup.data,
-        rows,
+        np.arange(len(setup.data)),  # held-out rows too: which ones a run holds out is a matter of its seed
         setup.loop.runtime,
         recipe=setup.view,
         view_seed=VIEW_SEED,

@@ -239,13 +239,13 @@ def _find_rows(path: Path, names: list[str] | None, wanted: list[str], count: in
         if not row_order:
             raise DataError(
                 f"features file {str(path)!r} comes without ids; put them into {path.stem}.ids.txt, one a "
-                "line, or state row_order where its rows stand in the data set's order"
+                "line, or state --row-order (row_order=True) where its rows stand in the data set's order"
             )
         if count != len(wanted):
             raise DataError(f"features file {str(path)!r} has {count} rows for {len(wanted)} images")
         return np.arange(count)
     if row_order:
-        raise DataError(f"features file {str(path)!r} brings its ids; leave row_order out")
+        raise DataError(f"features file {str(path)!r} brings its ids; leave --row-order out")
     if len(names) != count:
         raise DataError(f"features file {str(path)!r} has {len(names)} ids for {count} rows of features")
     _refuse_doubles(path, names)
