@@ -20,7 +20,7 @@ from lauter.data.dataset import OPEN, UNLABELLED, Dataset
 from lauter.distillation import recipe
 from lauter.distillation.mimic import Mimic
 from lauter.distillation.stage import DistillStage
-from lauter.errors import DataError, LauterError, ModelError, RunError
+from lauter.errors import ConfigError, DataError, LauterError, ModelError, RunError
 from lauter.models import InputSpec, count_flops, count_parameters, create_network
 from lauter.models.artefact import load_network, save_network
 from lauter.pipeline import FitResult, RunOptions, choose_targets, distill, fit, train
@@ -447,6 +447,19 @@ def test_a_features_file_teaches_in_the_place_of_its_network(
     lauter.write_features(tmp_path / "fewer.npy", data.ids[1:], features[1:])
     with pytest.raises(DataError, match="1 "):
         distill(data, tmp_path / "fewer.npy", config=micro_config, options=RunOptions(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_network_by_name_teaches_with_weights_from_elsewhere(
+    data: Dataset, no_onnx: None, micro_config: FitConfig, finished: FitResult, tmp_path: Path
+) -> None:
+    weights = str(finished.directory / "teacher.safetensors")
+    config = dataclasses.replace(micro_config, teacher_weights=weights)
+    small = distill(data, "resnet8", config=config, options=RunOptions(tmp_path / "small"))
+    assert small.student.num_classes == 3
+    assert json.loads((small.directory / "comparison.json").read_text())["images"] > 0
+    with pytest.raises(ConfigError, match="'resnet8' is no file, and as a network's name"):
+        distill(data, "resnet8", config=micro_config, options=RunOptions(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
 
 

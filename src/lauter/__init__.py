@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lauter.data.multilabel import MultiLabelDataset, open_multilabel
     from lauter.distillation.doctor import examine_teacher
     from lauter.distillation.stored import read_features, write_features
+    from lauter.errors import LauterError
     from lauter.models import Network, create_network, wrap_module
     from lauter.multilabel import evaluate_multilabel, fit_multilabel, load_multilabel_preset
     from lauter.pipeline import DistillResult, FitResult, TrainResult, distill, fit, train
@@ -31,6 +32,7 @@ _PUBLIC = {
     "FitConfig": "lauter.config",
     "FitResult": "lauter.pipeline",
     "MultiLabelDataset": "lauter.data.multilabel",
+    "LauterError": "lauter.errors",
     "Network": "lauter.models",
     "RunOptions": "lauter.preparation",
     "TrainResult": "lauter.pipeline",
@@ -61,6 +63,7 @@ __all__ = [
     "DistillResult",
     "FitConfig",
     "FitResult",
+    "LauterError",
     "MultiLabelDataset",
     "Network",
     "RunOptions",

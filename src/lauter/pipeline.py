@@ -22,11 +22,11 @@ from lauter.distillation.heads import fit_student_head
 from lauter.distillation.mimic import MimicConfig
 from lauter.distillation.recipe import distill_into
 from lauter.distillation.stage import DistillStage
-from lauter.distillation.stored import Stored, is_features_file, read_features
+from lauter.distillation.stored import Stored
 from lauter.errors import DataError, ModelError
 from lauter.files import write_json
 from lauter.models import EmbeddedHead, Network, count_flops, count_parameters, create_network, fold_head
-from lauter.models.artefact import load_network, save_network
+from lauter.models.artefact import save_network
 from lauter.noisy.recipe import NoisyConfig, train_robustly
 from lauter.noisy.robust import RobustStage
 from lauter.preparation import RunOptions as RunOptions
@@ -38,6 +38,7 @@ from lauter.preparation import (
     hash_weights,
     introduce,
     open_both,
+    open_teacher,
     read_targets,
     resolve_networks,
     split_networks,
@@ -225,12 +226,13 @@ def distill(
         data: a data set, or what :func:`lauter.open_dataset` opens.
         teacher: a network, or the file that :func:`train` or :func:`fit` saved one to, or their directory; or
             features of the same images without any network, or a file of them (.npy, .safetensors, .parquet;
-            see :func:`lauter.distillation.stored.read_features`).
+            see :func:`lauter.distillation.stored.read_features`); or the name of a network whose weights
+            ``config.teacher_weights`` or ``config.teacher_pretrained`` give, taken without its classifier.
         student: name of the small network.
         labels: the checked label table of the same images, or its file: kept and corrected labels are
             learnt, all images mimic. Without one every given label is learnt.
         test: as for :func:`fit`.
-        config: all settings; those of teacher and baseline are not used.
+        config: all settings; those of training a teacher and of the baseline are not used.
         options: directory, resume, console; ``lauter-run`` by default.
         row_order: whether the rows of a features file without ids are the data's rows, in its order.
 
@@ -242,7 +244,16 @@ def distill(
     check_directory(options.out, resume=options.resume)
     config = _override(config or load_preset("standard"), {"student": student})
     data, test = open_both(data, test, config)
-    network = teacher if isinstance(teacher, Network | Stored) else _load_teacher(teacher, data, row_order)
+    network, names = (
+        (teacher, ())
+        if isinstance(teacher, Network | Stored)
+        else open_teacher(teacher, config, data, row_order=row_order)
+    )
+    if names and names != data.class_names:
+        raise ModelError(
+            f"the teacher tells {', '.join(names[:5])}... apart, the data has "
+            f"{', '.join(data.class_names[:5])}...; they must be the same classes in the same order"
+        )
     config = dataclasses.replace(resolve_networks(config, data), teacher=network.name)
     targets = data.labels if labels is None else read_targets(data, labels)
     check_start(data, config, teacher=False)
@@ -259,23 +270,6 @@ def distill(
         write_student(run, small, setup, metrics, progress)
         _finish(run, data, None, metrics, started)
     return DistillResult(small, data.class_names, metrics, run.path)
-
-
-def _load_teacher(path: str | Path, data: Dataset, row_order: bool) -> Network | Stored:
-    """A saved teacher, or its stored features; of a run directory, the run's teacher.
-
-    Raises:
-        ModelError: it tells other classes apart, or the same in another order.
-    """
-    if is_features_file(path):
-        return read_features(path, data.ids.tolist(), row_order=row_order)
-    network, names = load_network(RunDirectory(Path(path)).teacher if Path(path).is_dir() else path)
-    if names and names != data.class_names:
-        raise ModelError(
-            f"the teacher tells {', '.join(names[:5])}... apart, the data has "
-            f"{', '.join(data.class_names[:5])}...; they must be the same classes in the same order"
-        )
-    return network.eval()
 
 
 def _override(config: FitConfig, asked: dict[str, Any]) -> FitConfig:

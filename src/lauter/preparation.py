@@ -19,8 +19,9 @@ from rich.console import Console
 from lauter.config import FitConfig, to_plain
 from lauter.data import Dataset, available_splits, hold_out, open_dataset
 from lauter.data.dataset import UNLABELLED, Int64s
+from lauter.distillation.stored import Stored, is_features_file, read_features
 from lauter.errors import ConfigError, DataError, LauterError, ModelError
-from lauter.models import CIFAR_ZOO, Network, create_network, default_networks
+from lauter.models import CIFAR_ZOO, Network, create_network, default_networks, load_network
 from lauter.run import RunDirectory, check_directory, open_run
 from lauter.training.progress import Progress
 from lauter.training.runtime import Runtime
@@ -189,6 +190,38 @@ def teacher_weights(config: FitConfig) -> dict[str, Any]:
     if config.teacher_weights:
         return {"weights": config.teacher_weights, "load_head": False}
     return {"pretrained": config.teacher_pretrained}
+
+
+def open_teacher(
+    teacher: str | Path, config: FitConfig, data: Dataset, *, row_order: bool = False
+) -> tuple[Network | Stored, tuple[str, ...]]:
+    """Open a finished teacher, and the names of its classes where its file states them.
+
+    Args:
+        teacher: a network's file, a run's directory, a features file; or the name of a network, whose weights
+            ``teacher_weights`` or ``teacher_pretrained`` give. By name it is taken without its classifier and
+            sees pictures at its own size.
+        config: names the weights.
+        data: its ids join stored features.
+        row_order: whether the rows of a features file without ids are the data's rows, in its order.
+
+    Raises:
+        ConfigError: there is no such file, and no weights for a network of that name.
+        DataError: the features do not fit the data.
+        ModelError: the weights cannot be read or had.
+    """
+    path = Path(teacher).expanduser()
+    if is_features_file(path):
+        return read_features(path, data.ids, row_order=row_order), ()
+    if path.is_dir() or path.exists() or path.suffix in (".safetensors", ".pt", ".pth"):
+        network, names = load_network(RunDirectory(path).teacher if path.is_dir() else path)
+        return network.eval(), names
+    if not config.teacher_weights and not config.teacher_pretrained:
+        raise ConfigError(
+            f"the teacher {str(teacher)!r} is no file, and as a network's name it brings no weights; add "
+            "--teacher-weights FILE or --teacher-pretrained"
+        )
+    return create_network(str(teacher), 0, **teacher_weights(config)).eval(), ()
 
 
 def check_start(

@@ -57,7 +57,7 @@ def test_train_then_distill_equals_fit(
     [
         (["--teacher", ""], "distill needs --teacher FILE: teacher.safetensors of a finished run"),
         (["--teacher", "gone.safetensors"], "'gone.safetensors' is missing"),
-        (["--teacher", "resnet8"], "'resnet8' is missing; distill takes a file or a run's directory"),
+        (["--teacher", "resnet8"], "'resnet8' is no file, and as a network's name it brings no weights"),
         (["--teacher", "RUN", "--labels", "gone.parquet"], "the label table gone.parquet is missing"),
         (["--teacher", "RUN", "--student", "resnet9"], "no network is called 'resnet9'"),
         (["--teacher", "RUN", "--runtime.device", "mps"], "device mps was asked for"),

@@ -105,7 +105,7 @@ def test_auto_is_decided_once_and_said(
     stage = teach(setup, make_teacher(), source=SourceConfig("auto", views=1))
     assert isinstance(stage.teacher, BankTeacher)
     assert any(
-        line.startswith("teacher: bank; a live teacher passes over the images 2 times") for line in said
+        line.startswith("teacher     bank: a live teacher passes over the images 2 times") for line in said
     )
     written = json.loads((tmp_path / "checkpoints" / "distill.source.json").read_text())
     assert written["source"] == "bank"

@@ -1,7 +1,6 @@
 """``lauter distill``: a small student that mimics a finished teacher."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
@@ -24,7 +23,8 @@ def main(argv: Sequence[str]) -> int:
     flags.add_run_flags(
         parser,
         teacher="teacher.safetensors of a finished run, or its directory: the network to mimic; or a file of "
-        "its features (.npy, .safetensors, .parquet)",
+        "its features (.npy, .safetensors, .parquet); or a network's name with --teacher-weights or "
+        "--teacher-pretrained, taken without its classifier",
     )
     parser.add_argument("--labels", type=str | None, help="checked label table of the same images")
     parser.add_argument(
@@ -38,11 +38,6 @@ def main(argv: Sequence[str]) -> int:
     if not config.teacher:
         raise ConfigError(
             "distill needs --teacher FILE: teacher.safetensors of a finished run, or a features file"
-        )
-    if not Path(config.teacher).expanduser().exists():
-        raise ConfigError(
-            f"the teacher {config.teacher!r} is missing; distill takes a file or a run's directory, and not "
-            "the name of a network"
         )
     data, test = flags.open_data(arguments, config)
     options = RunOptions(arguments.out, arguments.resume, arguments.tensorboard, Console(soft_wrap=True))

@@ -1,19 +1,15 @@
 """``lauter doctor``: examine a teacher before a long run."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from lauter.commands import flags
-from lauter.config import FitConfig
 from lauter.data import Dataset, hold_out, open_dataset
 from lauter.data.views import supervised_view
 from lauter.distillation.doctor import examine_teacher
-from lauter.distillation.stored import Stored, is_features_file, read_features
 from lauter.distillation.teacher_report import TeacherReport
 from lauter.errors import ConfigError
-from lauter.models import Network, create_network, load_network
-from lauter.preparation import resolve_networks, teacher_weights
-from lauter.run import RunDirectory
+from lauter.models import Network, create_network
+from lauter.preparation import open_teacher, resolve_networks
 from lauter.training.progress import format_seconds
 from lauter.training.runtime import Runtime
 from lauter.training.setup import draw_from
@@ -61,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     runtime = Runtime(config.runtime)
     with draw_from(config.seed, "student"):
         student = create_network(config.student, data.num_classes, image_size=config.image_size)
-    teacher, names = _open_teacher(config, data, arguments.row_order)
+    teacher, names = open_teacher(config.teacher, config, data, row_order=arguments.row_order)
     _, holdout = hold_out(data, config.holdout, config.seed)
     report = examine_teacher(
         teacher,
@@ -82,26 +78,6 @@ def main(argv: Sequence[str]) -> int:
             f"{', '.join(data.class_names[:5])}...; lauter distill asks for the same in the same order"
         )
     return 0
-
-
-def _open_teacher(
-    config: FitConfig, data: Dataset, row_order: bool
-) -> tuple[Network | Stored, tuple[str, ...]]:
-    """The teacher, and the names of its classes where its file states them."""
-    path = Path(config.teacher).expanduser()
-    if is_features_file(path):
-        return read_features(path, data.ids, row_order=row_order), ()
-    if path.is_dir():
-        return load_network(RunDirectory(path).teacher)
-    if path.exists() or path.suffix == ".safetensors":
-        return load_network(path)
-    if not config.teacher_weights and not config.teacher_pretrained:
-        raise ConfigError(
-            f"{config.teacher!r} is no file, and as a network's name it brings no weights; add "
-            "--teacher-weights FILE or --teacher-pretrained"
-        )
-    network = create_network(config.teacher, 0, image_size=config.image_size, **teacher_weights(config))
-    return network.eval(), ()
 
 
 def _describe(report: TeacherReport, data: Dataset, student: Network) -> Iterator[str]:

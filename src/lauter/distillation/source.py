@@ -109,7 +109,7 @@ def decide_source(
         choice = choose_teacher_source(
             seconds, epochs, config.views, config.students, len(rows), layout.row_bytes, free
         )
-    setup.loop.progress.say(f"teacher: {choice.source}; {choice.reason}")
+    setup.loop.progress.say(f"teacher     {choice.source}: {choice.reason}")
     if place is not None:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_json(place, {"source": choice.source, "reason": choice.reason})
@@ -171,7 +171,7 @@ def open_source(
         image_size=setup.image_size,
         parts=parts,
         hashes=hashes,
-        progress=lambda done, total: setup.loop.progress.say(f"bank: {done:,} of {total:,} pictures"),
+        progress=lambda done, total: setup.loop.progress.say(f"bank        {done:,} of {total:,} pictures"),
     )
     batches = setup.batches("student", rows, batch_size, view_seed=VIEW_SEED, cycle=config.views)
     bank.require_batches(batches)
