@@ -111,3 +111,7 @@ def test_feature_statistics_by_hand() -> None:
     assert math.isnan(nothing.median_norm)
     with pytest.raises(DataError, match=r"must be \[M, D\] and not empty, not \[0, 3\]"):
         describe_features(torch.ones(0, 3))
+
+
+def test_on_very_few_images_nothing_can_be_told_from_guessing() -> None:
+    assert bound_chance(np.array([0, 1, 2]), 3) == 1.0

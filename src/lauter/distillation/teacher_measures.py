@@ -172,13 +172,14 @@ def measure_agreement(predicted: Int64s, given: Int64s, num_classes: int) -> Agr
 def bound_chance(given: Int64s, num_classes: int) -> float:
     """Balanced agreement that guessing hardly exceeds: its mean 1 / K' and three standard errors.
 
-    K' counts the classes that occur among the given labels [B]; guesses are uniform over them.
+    K' counts the classes that occur among the given labels [B]; guesses are uniform over them. It is 1 at
+    most: on so few images nothing can be told from guessing.
     """
     counts = np.bincount(given, minlength=num_classes)
     counts = counts[counts > 0]
     hit = 1 / len(counts)
     variance = float((hit * (1 - hit) / counts).sum()) / len(counts) ** 2
-    return float(hit + 3 * np.sqrt(variance))
+    return min(1.0, float(hit + 3 * np.sqrt(variance)))
 
 
 def match_classes(predicted: Int64s, given: Int64s, class_names: tuple[str, ...]) -> ClassOrder:

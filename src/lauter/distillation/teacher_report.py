@@ -146,7 +146,12 @@ def _doubt_modes(report: TeacherReport) -> Iterator[str]:
 
 
 def _doubt_neighbours(report: TeacherReport) -> Iterator[str]:
-    if report.neighbours.balanced <= report.chance:
+    if report.chance >= 1:
+        yield (
+            f"{report.holdout_images} images held out are too few to tell a teacher from guessing; "
+            "examine it on more data"
+        )
+    elif report.neighbours.balanced <= report.chance:
         yield (
             f"neighbours in the teacher's features agree with {report.neighbours.balanced:.1%} of the given "
             f"labels (balanced), which guessing may reach too ({report.chance:.1%}); the features do not "
