@@ -102,4 +102,5 @@ def _read_values(epochs: Epochs, part: str, name: str) -> list[float]:
 
 
 def _number_epochs(epochs: Epochs) -> list[float]:
-    return [float(epoch.get("epoch", k)) for k, epoch in enumerate(epochs)]
+    # People count from 1, as the progress lines do; metrics.jsonl counts from 0.
+    return [float(epoch.get("epoch", k)) + 1 for k, epoch in enumerate(epochs)]
