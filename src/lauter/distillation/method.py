@@ -138,7 +138,7 @@ class Method(nn.Module):
         Returns:
             Terms by name, each [B] or a scalar, float32.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no loss terms")
 
 
 def require_shown(seen: Tensor | None, part: Part, method: str) -> Tensor:

@@ -5,7 +5,7 @@ Formulas and recipes follow Wang, Ge and Wu (2021), arXiv 2011.01424 (LSHFM), wh
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from lauter.training.schedule import OptimizerConfig
 MimicLoss = Literal[
     "l2", "lsh", "lshl2", "lsh_expected", "projection_l1", "projection_l2", "direction", "norm"
 ]
-LOSSES = ("l2", "lsh", "lshl2", "lsh_expected", "projection_l1", "projection_l2", "direction", "norm")
+LOSSES: tuple[MimicLoss, ...] = get_args(MimicLoss)
 HASHED = frozenset({"lsh", "lshl2", "projection_l1", "projection_l2"})
 """Losses that draw hash weights."""
 SMALL_SIDE = 64

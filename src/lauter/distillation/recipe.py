@@ -13,6 +13,7 @@ from lauter.distillation.stage import DistillStage
 from lauter.distillation.stored import Stored
 from lauter.errors import ModelError
 from lauter.models import Network
+from lauter.training.predict import eval_mode
 from lauter.training.setup import Setup, draw_from
 
 MakeMethod = Callable[[Lesson], Method]
@@ -130,14 +131,10 @@ def prepare_lesson(
 @torch.no_grad()
 def shape_of_maps(network: Network, image_size: int) -> tuple[tuple[int, int, int], ...]:
     """(channels, height, width) of a network's maps by depth; empty where it shows none."""
-    modes = [module for module in network.modules() if module.training]
-    network.eval()
+    pixels = torch.zeros(1, 3, image_size, image_size, device=next(network.parameters()).device)
     try:
-        device = next(network.parameters()).device
-        _, maps = network.features(torch.zeros(1, 3, image_size, image_size, device=device), want_maps=True)
+        with eval_mode(network):
+            _, maps = network.features(pixels, want_maps=True)
     except ModelError:
         return ()
-    finally:
-        for module in modes:
-            module.training = True
     return tuple((entry.shape[1], entry.shape[2], entry.shape[3]) for entry in maps)

@@ -151,11 +151,12 @@ def open_source(
         BankError: the folder holds another bank, or the disk has no room.
         ConfigError: there is no folder for a bank.
     """
-    batches = setup.batches("student", rows, batch_size)
+    device = setup.loop.runtime.device
     if isinstance(teacher, Stored):
-        return StoredTeacher(teacher, batches.device), batches
+        return StoredTeacher(teacher, device), setup.batches("student", rows, batch_size)
     if source == "live":
-        return LiveTeacher(teacher, batches.device, want_maps="maps" in parts), batches
+        live = LiveTeacher(teacher, device, want_maps="maps" in parts)
+        return live, setup.batches("student", rows, batch_size)
     folder = setup.loop.checkpoints.directory
     if not config.directory and folder is None:
         raise ConfigError("a bank needs a folder: name one (source.directory), or run in a directory")
@@ -175,7 +176,7 @@ def open_source(
     )
     batches = setup.batches("student", rows, batch_size, view_seed=VIEW_SEED, cycle=config.views)
     bank.require_batches(batches)
-    return BankTeacher(bank, batches.device), batches
+    return BankTeacher(bank, device), batches
 
 
 def shown_parts(teacher: Network | Stored) -> frozenset[Part]:

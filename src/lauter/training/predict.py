@@ -63,7 +63,7 @@ def predict(
     size = image_size or network.input_spec.size
     runtime.place(network)
     logits, features = [torch.zeros(0, network.num_classes)], [torch.zeros(0, network.feature_size)]
-    with _eval_mode(network):
+    with eval_mode(network):
         workers = runtime.config.workers
         for batch in read_in_order(images, rows, batch_size, size, runtime.device, workers, view):
             with runtime.autocast():
@@ -74,7 +74,7 @@ def predict(
 
 
 @contextmanager
-def _eval_mode(network: nn.Module) -> Iterator[None]:
+def eval_mode(network: nn.Module) -> Iterator[None]:
     """Eval mode for a while; parts that were frozen in eval mode before stay there afterwards."""
     training = [module for module in network.modules() if module.training]
     network.eval()
