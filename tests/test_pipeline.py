@@ -23,7 +23,7 @@ from lauter.distillation.stage import DistillStage
 from lauter.errors import ConfigError, DataError, LauterError, ModelError, RunError
 from lauter.models import InputSpec, count_flops, count_parameters, create_network
 from lauter.models.artefact import load_network, save_network
-from lauter.pipeline import FitResult, RunOptions, choose_targets, distill, fit, train
+from lauter.pipeline import FitResult, RunOptions, distill, fit, train
 
 FILES = {
     "config.yaml",
@@ -270,20 +270,6 @@ def test_unlabelled_images_are_counted_suggested_and_mimicked(
     assert len(asked)
     assert (seen["targets"][asked] == UNLABELLED).all()  # and are not learnt from as labels
     assert set(seen["index"]) == set(np.flatnonzero(run.labels["part"] == "train"))
-
-
-def test_only_believed_labels_are_learnt(data: Dataset) -> None:
-    given = np.array([0, 1, 2, UNLABELLED, 1, UNLABELLED])
-
-    class Judged:
-        corrected = np.array([False, True, False, False, False, True])
-        suggested = np.array([1, 2, 1, 1, 0, 0])
-
-        class assessment:
-            kept = np.array([True, False, False, False, True, False])
-
-    found = choose_targets(Judged, given)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(found, [0, 2, UNLABELLED, UNLABELLED, 1, 0])
 
 
 def test_dropped_images_may_be_left_out_of_mimicking(photos: Path) -> None:

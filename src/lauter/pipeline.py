@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from rich.console import Console
@@ -153,7 +152,7 @@ def fit(
         introduce(setup, data, test, f"{config.teacher} -> {config.student}")
         robust = train_teacher(setup, config)
         network = take_network(robust, config.keep)
-        table = make_label_table(setup.data, robust, setup.holdout)
+        table = make_label_table(setup.data, robust.judge, setup.holdout)
         write_table(table, run.labels)
         save_network(network, run.teacher, class_names=data.class_names)
         mimicking = train_student(setup, network, robust, config)
@@ -201,7 +200,7 @@ def train(
         introduce(setup, data, test, config.teacher)
         robust = train_teacher(setup, config)
         network = take_network(robust, config.keep)
-        table = make_label_table(setup.data, robust, setup.holdout)
+        table = make_label_table(setup.data, robust.judge, setup.holdout)
         write_table(table, run.labels)
         save_network(network, run.teacher, class_names=data.class_names)
         metrics = collect_metrics(data, test, setup, {"teacher": robust}, robust, table, config.keep)
@@ -324,15 +323,9 @@ def train_teacher(setup: Setup, config: FitConfig) -> RobustStage:
         return train_robustly(setup, network, NoisyConfig(pretrain, config.warmup, config.robust))
 
 
-def choose_targets(robust: RobustStage, given: Int64s) -> Int64s:
-    """Kept and corrected labels [N]; -1 where a label was dropped, is open to question, or never was."""
-    targets = np.where(robust.corrected, robust.suggested, given)
-    return np.where(robust.assessment.kept | robust.corrected, targets, UNLABELLED)
-
-
 def train_student(setup: Setup, teacher: Network, robust: RobustStage, config: FitConfig) -> DistillStage:
     """Distil the teacher into the student: all images mimic, kept and corrected labels classify."""
-    targets = choose_targets(robust, setup.data.labels)
+    targets = robust.judge.choose_targets()
     rows = choose_rows(setup.train, targets, config.distill)
     return mimic_teacher(setup, teacher, targets, rows, config, config.distill)
 

@@ -78,7 +78,7 @@ def collect_metrics(
             "flops": count_flops(network),
         }
     if robust is not None and table is not None:
-        metrics["labels"] = {**summarise_labels(setup.data, robust, table), **score_labels(data, table)}
+        metrics["labels"] = {**summarise_labels(setup.data, robust.judge, table), **score_labels(data, table)}
     metrics["cost"] = summarise_costs(setup)
     return metrics
 

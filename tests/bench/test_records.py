@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import platform
@@ -5,7 +6,7 @@ import socket
 
 import pytest
 
-from lauter.bench.records import Key, Record, ResultFile, machine, versions
+from lauter.bench.records import Key, Record, ResultFile, machine, read_parts, versions, write_part
 from lauter.errors import ConfigError, RunError
 
 
@@ -101,3 +102,14 @@ def test_what_is_no_result_file_is_named(tmp_path):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(RunError, match="is no result file of lauter bench"):
             ResultFile.read(tmp_path / "bad.json")
+
+
+def test_a_text_is_kept_and_none_leaves_no_trace(tmp_path):
+    records = [dataclasses.replace(make_record(), metric="sha256", text="ab12"), make_record()]
+    ResultFile.start("x").append(records).write(tmp_path / "noisy.json")
+    assert ResultFile.read(tmp_path / "noisy.json").records == tuple(records)
+    content = json.loads((tmp_path / "noisy.json").read_text())["records"]
+    assert content[0]["text"] == "ab12"
+    assert "text" not in content[1]
+    write_part(tmp_path / "parts" / "one.json", records)
+    assert read_parts(tmp_path / "parts") == records

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lauter.bench import way
+from lauter.bench.noisy_data import NoisyData, with_true_labels
 from lauter.config import FitConfig, load_preset
 from lauter.data import corrupt, open_dataset
 from lauter.noise import NoiseRecipe
@@ -26,16 +27,16 @@ def micro_config() -> FitConfig:
     )
 
 
-def open_digits(_one: Path, _two: Path, seed: int) -> way.WayData:
+def open_digits(_one: Path, _two: Path, seed: int) -> NoisyData:
     clean = open_dataset("digits", split="train", size=200)
     noisy = corrupt(clean, NoiseRecipe("small", closed_kind="symmetric", closed_rate=0.3), seed=seed)
-    return way.WayData(noisy, open_dataset("digits", split="test", size=100))
+    return NoisyData(noisy, open_dataset("digits", split="test", size=100))
 
 
 @pytest.fixture
 def digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    twin = lambda a, b, seed: way.with_true_labels(open_digits(a, b, seed), "digits")  # noqa: E731
-    monkeypatch.setattr(way, "DATA", {"digits": open_digits, "digits-clean": twin})
+    twin = with_true_labels(open_digits, "digits")
+    monkeypatch.setattr(way, "WAY_DATA", {"digits": open_digits, "digits-clean": twin})
 
 
 def test_every_method_leaves_its_records_and_is_not_run_twice(

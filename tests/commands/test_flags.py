@@ -83,10 +83,10 @@ def test_a_yaml_file_says_the_same_as_flags(
     micro_flags: list[str], micro_config: FitConfig, tmp_path: Path
 ) -> None:
     path = tmp_path / "settings.yaml"
-    path.write_text("student: resnet14\nrobust: {epochs: 5, correction: {enabled: false}}\n")
+    path.write_text("student: resnet14\nrobust: {epochs: 5, judge: {correction: {enabled: false}}}\n")
     by_file = parse(["photos", "--config", str(path), "--preset", "quick"])[1]
     words = ["photos", "--preset=quick", "--student", "resnet14", "--robust.epochs=5"]
-    by_flags = parse([*words, "--no-robust.correction.enabled"])[1]
+    by_flags = parse([*words, "--no-robust.judge.correction.enabled"])[1]
     assert by_file == by_flags
     assert parse(["photos", f"--config={path}", "--robust.epochs", "9"])[1].robust.epochs == 9
     whole = tmp_path / "config.yaml"

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,14 @@ from lauter.data import (
     write_splits,
 )
 from lauter.errors import ConfigError, DataError
-from lauter.noise import RECIPES, NoiseRecipe, apply_recipe, noise_kinds
+from lauter.noise import (
+    RECIPES,
+    NoiseRecipe,
+    apply_recipe,
+    count_long_tail,
+    learn_confusions,
+    noise_kinds,
+)
 
 MIXED = NoiseRecipe("mixed", 4, "symmetric", 0.2, 0.1)
 
@@ -121,6 +129,7 @@ def test_parquet_round_trip_is_pixel_exact(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "noisy").iterdir()) == [
         "recipe.json",
         "train-00000-of-00001.parquet",
+        "truth.parquet",
     ]
     again = open_dataset(tmp_path / "noisy", label_column="label", truth_column="true_label")
     assert again.class_names == noisy.class_names
@@ -134,8 +143,13 @@ def test_parquet_round_trip_is_pixel_exact(tmp_path: Path) -> None:
     assert recipe["train"]["sha256"] == noisy.source["corruption"]["sha256"]
     assert recipe["train"]["seed"] == 0
     assert recipe["train"]["recipe"]["closed_rate"] == 0.2
-    table = pq.read_table(tmp_path / "noisy" / "train-00000-of-00001.parquet")
-    assert table.column("noise").to_pylist() == noise_kinds(noisy.true_labels, noisy.labels).tolist()
+    shard = pq.ParquetFile(tmp_path / "noisy" / "train-00000-of-00001.parquet")
+    assert shard.schema_arrow.names == ["id", "image", "label"]
+    truth = pq.ParquetFile(tmp_path / "noisy" / "truth.parquet").read()
+    assert truth.column_names == ["split", "id", "true_label", "noise"]
+    assert truth.column("id").to_pylist() == noisy.ids.tolist()
+    assert truth.column("true_label").to_pylist() == np.asarray(noisy.true_labels).tolist()
+    assert truth.column("noise").to_pylist() == noise_kinds(noisy.true_labels, noisy.labels).tolist()
 
 
 def test_what_is_written_loads_in_hugging_face_datasets(tmp_path: Path) -> None:
@@ -194,3 +208,176 @@ def test_unlabelled_images_survive_the_round_trip(
     labels[3] = -1
     write_parquet(clean.with_labels(labels), tmp_path / "out")
     np.testing.assert_array_equal(open_dataset(tmp_path / "out").labels, labels)
+
+
+def write_noisy(folder: Path, **options: str) -> Dataset:
+    noisy = corrupt(make_dataset("clean", "abcd", 40), MIXED, open_source=make_dataset("foreign", "xy", 30))
+    write_parquet(noisy, folder, **options)  # type: ignore[arg-type]
+    return noisy
+
+
+def test_training_reads_no_truth_even_where_the_file_is_broken(tmp_path: Path) -> None:
+    noisy = write_noisy(tmp_path / "noisy")
+    whole = open_dataset(tmp_path / "noisy")
+    (tmp_path / "noisy" / "truth.parquet").write_bytes(b"no parquet")
+    without = open_dataset(tmp_path / "noisy")
+    assert without.true_labels is None
+    assert without.fingerprint() == whole.fingerprint() == noisy.fingerprint()
+    with pytest.raises(DataError, match=r"truth\.parquet: cannot be read as Parquet"):
+        open_dataset(tmp_path / "noisy", truth_column="true_label")
+    (tmp_path / "noisy" / "truth.parquet").unlink()
+    assert open_dataset(tmp_path / "noisy").fingerprint() == whole.fingerprint()
+    with pytest.raises(DataError, match=r"no column 'true_label' \(truth_column\); its columns: id, image"):
+        open_dataset(tmp_path / "noisy", truth_column="true_label")
+
+
+def test_truth_is_looked_up_by_id_whatever_the_order(tmp_path: Path) -> None:
+    noisy = write_noisy(tmp_path / "noisy")
+    path = tmp_path / "noisy" / "truth.parquet"
+    truth = pq.ParquetFile(path).read()
+    pq.write_table(truth.take(np.random.default_rng(0).permutation(len(noisy))), path)
+    again = open_dataset(tmp_path / "noisy", truth_column="true_label")
+    np.testing.assert_array_equal(again.true_labels, noisy.true_labels)
+    part = open_dataset(tmp_path / "noisy", truth_column="true_label", size=50)
+    place = {id_: row for row, id_ in enumerate(noisy.ids.tolist())}
+    wanted = np.asarray(noisy.true_labels)[[place[id_] for id_ in part.ids.tolist()]]
+    np.testing.assert_array_equal(part.true_labels, wanted)
+
+
+def test_splits_may_share_ids_and_have_their_own_truth(tmp_path: Path) -> None:
+    clean = make_dataset("set", "ab", 20)
+    noisy = corrupt(clean, NoiseRecipe("half", closed_kind="symmetric", closed_rate=0.5))
+    test = clean.with_truth(clean.labels)
+    write_splits({"train": noisy, "test": test}, tmp_path / "out")
+    for split, wanted in (("train", noisy), ("test", test)):
+        again = open_dataset(tmp_path / "out", split=split, truth_column="true_label")
+        np.testing.assert_array_equal(again.true_labels, wanted.true_labels)
+        np.testing.assert_array_equal(again.labels, wanted.labels)
+    kinds = pq.ParquetFile(tmp_path / "out" / "truth.parquet").read().to_pydict()
+    rows = list(zip(kinds["split"], kinds["noise"], strict=True))
+    assert rows.count(("train", "closed")) == 20
+    assert rows.count(("test", "clean")) == 40
+
+
+def test_class_names_that_are_numbers_keep_their_meaning(tmp_path: Path) -> None:
+    """Integers of the truth are places in the list of names, not the names themselves."""
+    clean = dataclasses.replace(make_dataset("set", "abc", 10), class_names=("10", "9", "2"))
+    noisy = corrupt(clean, NoiseRecipe("some", closed_kind="symmetric", closed_rate=0.4))
+    write_parquet(noisy, tmp_path / "out")
+    again = open_dataset(tmp_path / "out", truth_column="true_label")
+    assert again.class_names == ("10", "9", "2")
+    np.testing.assert_array_equal(again.true_labels, noisy.true_labels)
+
+
+def test_truth_may_stand_in_columns_instead(tmp_path: Path) -> None:
+    noisy = write_noisy(tmp_path / "noisy", truth="columns")
+    assert not (tmp_path / "noisy" / "truth.parquet").exists()
+    table = pq.ParquetFile(tmp_path / "noisy" / "train-00000-of-00001.parquet").read()
+    assert table.column_names == ["id", "image", "label", "true_label", "noise"]
+    assert table.column("noise").to_pylist() == noise_kinds(noisy.true_labels, noisy.labels).tolist()
+    again = open_dataset(tmp_path / "noisy", truth_column="true_label")
+    np.testing.assert_array_equal(again.true_labels, noisy.true_labels)
+    assert open_dataset(tmp_path / "noisy").true_labels is None
+
+
+def test_a_set_without_truth_has_no_file_of_it(tmp_path: Path) -> None:
+    write_parquet(make_dataset("clean", "ab", 4), tmp_path / "out")
+    assert not (tmp_path / "out" / "truth.parquet").exists()
+
+
+def test_truth_of_other_data_is_refused(tmp_path: Path) -> None:
+    noisy = write_noisy(tmp_path / "noisy")
+    path = tmp_path / "noisy" / "truth.parquet"
+    truth = pq.ParquetFile(path).read()
+    n = len(noisy)
+    for rows, message in (
+        (np.arange(3, n), f"3 of the {n} ids stand nowhere for split 'train'; it was written for other"),
+        (np.append(np.arange(n), 5), "1 ids stand more than once"),
+        (np.arange(0), f"{n} of the {n} ids stand nowhere"),
+    ):
+        pq.write_table(truth.take(rows), path)
+        with pytest.raises(DataError, match=message):
+            open_dataset(tmp_path / "noisy", truth_column="true_label")
+    pq.write_table(truth, path)
+    with pytest.raises(DataError, match=r"no column 'truth' .* neither there nor in truth\.parquet, whose"):
+        open_dataset(tmp_path / "noisy", truth_column="truth")
+    pq.write_table(truth.drop_columns(["id"]), path)
+    with pytest.raises(DataError, match="no column 'id'"):
+        open_dataset(tmp_path / "noisy", truth_column="true_label")
+
+
+def test_where_the_truth_goes_must_be_known(tmp_path: Path) -> None:
+    clean, other = make_dataset("c", "ab", 4), make_dataset("other", "xy", 4)
+    with pytest.raises(DataError, match="truth must be one of file, columns, not 'both'"):
+        write_parquet(clean, tmp_path / "out", truth="both")  # type: ignore[arg-type]
+    splits = {"train": clean.with_truth(clean.labels), "test": other.with_truth(other.labels)}
+    with pytest.raises(DataError, match="splits train, test have different classes"):
+        write_splits(splits, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    write_splits(splits, tmp_path / "out", truth="columns")
+    assert open_dataset(tmp_path / "out", split="test").class_names == ("x", "y")
+
+
+def test_the_truth_is_no_split_for_hugging_face_either(tmp_path: Path) -> None:
+    write_noisy(tmp_path / "noisy")
+    loaded = datasets.load_dataset(str(tmp_path / "noisy"), cache_dir=str(tmp_path / "cache"))
+    assert list(loaded) == ["train"]
+    assert loaded["train"].column_names == ["id", "image", "label"]
+
+
+HARD = NoiseRecipe("hard", 2, "instance", 0.4, 0.3)
+
+
+def test_instance_noise_learns_its_confusions_from_all_clean_images() -> None:
+    clean, foreign = make_dataset("clean", "abcd", 40), make_dataset("foreign", "xy", 60)
+    noisy = corrupt(clean, HARD, seed=5, open_source=foreign)
+    confusions = learn_confusions(clean.images.uniform, clean.labels, 4, 5)
+    expected = apply_recipe(
+        HARD, clean.labels, 4, 5, class_probabilities=confusions.probabilities, open_candidates=np.arange(120)
+    )
+    np.testing.assert_array_equal(noisy.labels, expected.labels)
+    record = noisy.source["corruption"]
+    assert record["sha256"] == expected.sha256
+    assert record["confusions"] == confusions.to_dict()
+    assert record["confusions"]["seed"] == 5
+    assert sorted(record["class_sizes"], reverse=True) == [40, 32, 25, 20]
+    json.dumps(record, allow_nan=False)
+    plain = corrupt(clean, NoiseRecipe("p", closed_kind="pairs", closed_rate=0.5)).source["corruption"]
+    assert plain["confusions"] is None
+    assert plain["class_sizes"] == [40] * 4
+
+
+def test_streamed_and_large_images_are_made_small_for_the_confusions(
+    class_folders: Callable[..., Path],
+) -> None:
+    recipe = NoiseRecipe("instance", closed_kind="instance", closed_rate=0.25)
+    root = class_folders(side=40, a=20, b=20)
+    streamed = corrupt(open_dataset(root, resident_limit=0), recipe)
+    resident = corrupt(open_dataset(root), recipe)
+    small = corrupt(open_dataset(root, image_size=32), recipe)
+    assert streamed.images.uniform is None
+    assert resident.images.uniform is not None
+    hashes = {noisy.source["corruption"]["sha256"] for noisy in (streamed, resident, small)}
+    assert len(hashes) == 1
+    assert (streamed.labels != streamed.true_labels).sum() == 10
+
+
+def test_what_is_missing_is_said_before_anything_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("learned")
+
+    monkeypatch.setattr(corrupting, "learn_confusions", refuse)
+    with pytest.raises(ConfigError, match="'hard' needs open images"):
+        corrupt(make_dataset("clean", "abcd", 40), HARD)
+
+
+def test_the_hard_recipe_on_cifar(shared_data: Callable[[str], Path]) -> None:
+    clean = open_dataset(shared_data("cifar10"), label_column="label", size=2000)
+    foreign = open_dataset(shared_data("cifar100"), label_column="label", size=1500)
+    noisy = corrupt(clean, "ncifar10-hard", open_source=foreign)
+    counts, n = noisy.source["corruption"]["counts"], len(noisy)
+    assert counts["closed"] == round(0.4 * n)
+    assert counts["open"] == round(0.3 * n)
+    sizes = noisy.source["corruption"]["class_sizes"]
+    assert sorted(sizes, reverse=True) == count_long_tail(10, 50, max(sizes)).tolist()
+    assert 0.25 < noisy.source["corruption"]["confusions"]["accuracy"] < 0.8

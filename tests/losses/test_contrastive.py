@@ -133,3 +133,48 @@ def test_errors_name_both_shapes(views: tuple[Tensor, Tensor], queue: Tensor) ->
     for call in (lambda t: nt_xent(first, second, t), lambda t: info_nce_queue(first, second, queue, t)):
         with pytest.raises(ConfigError, match="temperature must be positive and finite, not 0"):
             call(0.0)
+
+
+@pytest.fixture
+def own() -> Tensor:
+    """Which of 6 keys are of which of 4 images; the last image owns them all."""
+    mask = torch.zeros(4, 6, dtype=torch.bool)
+    mask[0, 2] = mask[1, 0] = mask[1, 5] = True
+    mask[3] = True
+    return mask
+
+
+def test_an_image_is_not_told_from_its_own_keys(
+    views: tuple[Tensor, Tensor], queue: Tensor, own: Tensor
+) -> None:
+    expected = []
+    for row, (q, k) in enumerate(zip(views[0].tolist(), views[1].tolist(), strict=True)):
+        right = math.exp(cosine(q, k) / 0.2)
+        wrong = sum(math.exp(cosine(q, n) / 0.2) for m, n in enumerate(queue.tolist()) if not own[row, m])
+        expected.append(-math.log(right / (right + wrong)))
+    losses = info_nce_queue(*views, queue, own=own).detach()
+    torch.testing.assert_close(losses, torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(losses[3], torch.zeros((), dtype=torch.float64))
+    nobody = torch.zeros_like(own)
+    torch.testing.assert_close(info_nce_queue(*views, queue, own=nobody), info_nce_queue(*views, queue))
+
+
+def test_own_keys_get_no_gradient_and_leave_the_others_right(
+    views: tuple[Tensor, Tensor], queue: Tensor, own: Tensor
+) -> None:
+    torch.autograd.gradcheck(lambda q: info_nce_queue(q, views[1], queue, 0.3, own=own), views[0])
+    (gradient,) = torch.autograd.grad(info_nce_queue(*views, queue, own=own).sum(), views[0])
+    torch.testing.assert_close(gradient[3], torch.zeros(3, dtype=torch.float64))
+    huge = (1e4 * torch.eye(4, 3)).requires_grad_()
+    losses = info_nce_queue(huge, -huge.detach(), huge.detach()[:3].repeat(2, 1), 0.01, own=own)
+    assert bool(losses.isfinite().all())
+    assert bool(torch.autograd.grad(losses.sum(), huge)[0].isfinite().all())
+
+
+def test_a_mask_that_does_not_fit_is_refused(
+    views: tuple[Tensor, Tensor], queue: Tensor, own: Tensor
+) -> None:
+    with pytest.raises(ModelError, match=r"own must have shape \[4, 6\] beside a query \[4, 3\] and a queue"):
+        info_nce_queue(*views, queue, own=own[:, :5])
+    with pytest.raises(ModelError, match=r"own must be a mask of bool, not torch\.int64"):
+        info_nce_queue(*views, queue, own=own.long())

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from lauter.errors import ConfigError, DataError
-from lauter.noise import flip_by_map, flip_by_matrix, flip_pairs, flip_symmetric, step_generator
+from lauter.noise import (
+    flip_by_instance,
+    flip_by_map,
+    flip_by_matrix,
+    flip_pairs,
+    flip_symmetric,
+    step_generator,
+)
 
 
 def draw_labels(count: int = 2000, num_classes: int = 7) -> np.ndarray:
@@ -131,3 +138,91 @@ def test_steps_draw_from_generators_of_their_own() -> None:
 def test_a_negative_seed_is_refused() -> None:
     with pytest.raises(ConfigError, match="seed must be 0 or above, not -1"):
         step_generator(-1, "a")
+
+
+def draw_probabilities(labels: np.ndarray, num_classes: int = 7) -> np.ndarray:
+    rows = np.random.default_rng(11).gamma(0.5, size=(len(labels), num_classes))
+    rows[np.arange(len(labels)), labels] += 1
+    return rows / rows.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.3333, 0.9, 1.0])
+def test_instance_noise_moves_the_exact_share_and_never_to_the_true_class(rate: float) -> None:
+    labels = draw_labels()
+    given = flip_by_instance(labels, rate, draw_probabilities(labels), np.random.default_rng(0))
+    assert (given != labels).sum() == round(rate * len(labels))
+    assert given.min() >= 0
+    assert given.max() <= 6
+
+
+def test_instance_noise_is_that_of_one_weighted_draw_after_the_other() -> None:
+    """Which two of four images move: against the probabilities of successive draws, summed up by hand."""
+    labels, count = np.zeros(4, dtype=np.int64), 4000
+    wrong = [0.9, 0.5, 0.3, 0.1]
+    probabilities = np.array([[1 - w, w] for w in wrong])
+    rng = np.random.default_rng(0)
+    pairs = [
+        tuple(np.flatnonzero(flip_by_instance(labels, 0.5, probabilities, rng)).tolist())
+        for _ in range(count)
+    ]
+    total = sum(wrong)
+    for one in range(4):
+        for two in range(one + 1, 4):
+            first, second = wrong[one] / total, wrong[two] / total
+            p = first * wrong[two] / (total - wrong[one]) + second * wrong[one] / (total - wrong[two])
+            share = pairs.count((one, two)) / count
+            assert abs(share - p) <= 5 * np.sqrt(p * (1 - p) / count), (one, two, share, p)
+
+
+def test_instance_noise_draws_the_new_label_from_the_other_classes() -> None:
+    count = 20_000
+    labels = np.full(count, 1)
+    row = np.array([0.2, 0.5, 0.0, 0.3])
+    given = flip_by_instance(labels, 1.0, np.tile(row, (count, 1)), np.random.default_rng(0))
+    share = np.bincount(given, minlength=4) / count
+    assert share[1] == 0
+    assert share[2] == 0
+    np.testing.assert_allclose(share[[0, 3]], [0.4, 0.6], rtol=0, atol=5 * np.sqrt(0.24 / count))
+
+
+def test_images_that_cannot_be_mistaken_stay() -> None:
+    labels = np.array([0, 1, 2, 0])
+    probabilities = np.eye(3)[labels]
+    probabilities[1] = [0.5, 0.25, 0.25]
+    given = flip_by_instance(labels, 0.25, probabilities, np.random.default_rng(0))
+    np.testing.assert_array_equal(np.flatnonzero(given != labels), [1])
+    with pytest.raises(DataError, match=r"a rate of 0\.5 of 4 labels is 2, but only 1 can move"):
+        flip_by_instance(labels, 0.5, probabilities, np.random.default_rng(0))
+
+
+def test_instance_noise_takes_probabilities_of_any_scale_and_leaves_them_alone() -> None:
+    labels = draw_labels()
+    probabilities = draw_probabilities(labels)
+    before = probabilities.copy()
+    given = flip_by_instance(labels, 0.4, probabilities, np.random.default_rng(0))
+    np.testing.assert_array_equal(probabilities, before)
+    scaled = flip_by_instance(labels, 0.4, probabilities * 64, np.random.default_rng(0))
+    np.testing.assert_array_equal(given, scaled)
+
+
+def test_a_vanishing_probability_moves_last() -> None:
+    probabilities = np.array([[1.0, 5e-324], [1.0, 0.1], [1.0, 5e-324]])
+    for seed in range(5):
+        given = flip_by_instance([0, 0, 0], 1 / 3, probabilities, np.random.default_rng(seed))
+        np.testing.assert_array_equal(given, [0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "message"),
+    [
+        ([[0.5, 0.5]], r"\[N, K\] for 2 labels, not of shape \(1, 2\)"),
+        ([0.5, 0.5], r"not of shape \(2,\)"),
+        ([[0.5, 0.5], [0.5, -0.1]], "0 or above"),
+        ([[0.5, 0.5], [0.5, float("nan")]], "0 or above"),
+        ([[0.5, 0.5], [0.0, 0.0]], "above 0 for a class of each image"),
+        ([[1.0], [1.0]], "among 2 classes or more, not 1"),
+    ],
+)
+def test_bad_probabilities_are_refused(probabilities: list[object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        flip_by_instance([0, 0], 0.5, probabilities, np.random.default_rng(0))

@@ -97,6 +97,55 @@ def test_every_step_depends_on_the_seed(recipe: NoiseRecipe) -> None:
     assert len(hashes) == 2
 
 
+def test_instance_noise_has_its_exact_rate_after_the_long_tail() -> None:
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(10), size=len(LABELS))
+    made = apply_recipe(
+        RECIPES["ncifar10-hard"],
+        LABELS,
+        10,
+        0,
+        class_probabilities=probabilities,
+        open_candidates=CANDIDATES,
+    )
+    true, n = LABELS[made.index], len(made)
+    sizes = sorted(np.bincount(true).tolist(), reverse=True)
+    assert sizes == [int(500 * 50 ** (-rank / 9) + 0.5) for rank in range(10)]
+    closed, opened = round(0.4 * n), round(0.3 * n)
+    assert made.count_kinds() == {"clean": n - closed - opened, "closed": closed, "open": opened}
+    np.testing.assert_array_equal(made.labels != true, made.kind == "closed")
+    # Moved images are those that the probabilities doubt, and kept images those that they believe.
+    doubt = 1 - probabilities[made.index, true]
+    assert doubt[made.kind == "closed"].mean() > doubt[made.kind != "closed"].mean()
+    closed_alone = replace(RECIPES["ncifar10-hard"], open_rate=0.0)
+    again = apply_recipe(closed_alone, LABELS, 10, 0, class_probabilities=probabilities)
+    np.testing.assert_array_equal(again.labels, made.labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "sha256"),
+    [
+        ("ncifar10-mild", "4c888fed23199a2c2aabf50401691d3f2d9d4dae9632c409fe79880a384ac09b"),
+        ("ncifar10", "32e1e5f88def2064e558f42e25679c1fa7aa37a8dd1e4299ccd9764262c5d814"),
+        ("ncifar10-hard", "e94318ac022d0ace9ed824016377f2e98ea5b217c931bc799a35b7846c52b053"),
+        ("ncifar10-human", "cad0f229dd143af72e7076d5abc1bb42cd3c0179ab75d31dc633946a51dd278c"),
+    ],
+)
+def test_recipes_on_generated_labels_have_their_golden_hash(name: str, sha256: str) -> None:
+    kind = RECIPES[name].closed_kind
+    people = (LABELS + np.arange(len(LABELS)) % 3) % 10
+    shares = 1 + (LABELS[:, None] + np.arange(10)) % 4  # whole, so that no last digit plays a part
+    made = apply_recipe(
+        RECIPES[name],
+        LABELS,
+        10,
+        0,
+        human_labels=people if kind == "human" else None,
+        class_probabilities=shares if kind == "instance" else None,
+        open_candidates=CANDIDATES,
+    )
+    assert made.sha256 == sha256
+
+
 def test_human_labels_are_taken_as_they_are() -> None:
     human = (LABELS + (np.arange(len(LABELS)) % 5 == 0)) % 10
     made = apply_recipe(
@@ -134,9 +183,11 @@ def test_recipes_carry_the_table_of_ratios_and_rates() -> None:
     assert table == {
         "ncifar10-mild": (10, "symmetric", 0.2, 0.1, "cifar100"),
         "ncifar10": (10, "symmetric", 0.3, 0.2, "cifar100"),
+        "ncifar10-hard": (50, "instance", 0.4, 0.3, "cifar100"),
         "ncifar10-human": (10, "human", 0.0, 0.2, "cifar100"),
         "ncifar100-mild": (10, "symmetric", 0.2, 0.1, "cifar10"),
         "ncifar100": (10, "symmetric", 0.3, 0.2, "cifar10"),
+        "ncifar100-hard": (20, "instance", 0.4, 0.3, "cifar10"),
         "ncifar100-human": (10, "human", 0.0, 0.2, "cifar10"),
     }
     assert all(name == recipe.name for name, recipe in RECIPES.items())
@@ -151,6 +202,13 @@ def test_what_a_recipe_needs_must_be_given_and_nothing_else() -> None:
         apply_recipe(NoiseRecipe("none"), LABELS, 10, 0, human_labels=LABELS)
     with pytest.raises(ConfigError, match="does not use open images"):
         apply_recipe(NoiseRecipe("none"), LABELS, 10, 0, open_candidates=CANDIDATES)
+    with pytest.raises(ConfigError, match="needs class_probabilities"):
+        apply_recipe(RECIPES["ncifar10-hard"], LABELS, 10, 0, open_candidates=CANDIDATES)
+    with pytest.raises(ConfigError, match="does not use class_probabilities"):
+        apply_recipe(NoiseRecipe("none"), LABELS, 10, 0, class_probabilities=np.eye(10)[LABELS])
+    instance = NoiseRecipe("i", closed_kind="instance", closed_rate=0.1)
+    with pytest.raises(DataError, match=r"probabilities of shape \(5000, 9\) for 5000 images of 10 classes"):
+        apply_recipe(instance, LABELS, 10, 0, class_probabilities=np.ones((5000, 9)))
     with pytest.raises(DataError, match="3 human labels for 5000 images"):
         apply_recipe(NoiseRecipe("h", closed_kind="human"), LABELS, 10, 0, human_labels=[0, 1, 2])
     recipe = NoiseRecipe("t", closed_kind="matrix", transition=((1.0, 0.0), (0.0, 1.0)))
@@ -168,7 +226,7 @@ def test_what_a_recipe_needs_must_be_given_and_nothing_else() -> None:
         ({"closed_kind": "human", "closed_rate": 0.1}, "'human' takes no closed_rate"),
         ({"closed_kind": "map", "closed_rate": 0.1}, "mapping is for closed_kind 'map', which needs it"),
         ({"transition": ((1.0,),)}, "transition is for closed_kind 'matrix'"),
-        ({"closed_kind": "instance"}, "closed_kind must be one of none, symmetric"),
+        ({"closed_kind": "odd"}, "closed_kind must be one of none, symmetric, map, pairs, instance"),
     ],
 )
 def test_bad_recipes_are_refused(fields: dict[str, object], message: str) -> None:
@@ -177,8 +235,8 @@ def test_bad_recipes_are_refused(fields: dict[str, object], message: str) -> Non
 
 
 def test_an_unknown_recipe_is_refused_and_the_known_ones_named() -> None:
-    with pytest.raises(ConfigError, match="no recipe 'ncifar10-hard'; there are ncifar10-mild, ncifar10,"):
-        find_recipe("ncifar10-hard")
+    with pytest.raises(ConfigError, match="no recipe 'ncifar10-harder'; there are ncifar10-mild, ncifar10,"):
+        find_recipe("ncifar10-harder")
 
 
 def test_human_noise_of_cifar_has_its_published_rate(shared_data: Callable[[str], Path]) -> None:

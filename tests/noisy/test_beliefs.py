@@ -3,7 +3,7 @@ import pytest
 
 from lauter.errors import ConfigError
 from lauter.noisy import beliefs as room
-from lauter.noisy.beliefs import EpochEnsemble, estimate_prior, find_neighbours, vote
+from lauter.noisy.beliefs import EpochEnsemble, estimate_prior, find_neighbours, take_out_prior, vote
 
 
 def test_neighbours_are_those_of_a_plain_search() -> None:
@@ -85,3 +85,14 @@ def test_ensemble_is_a_plain_mean_at_first_and_forgets_later() -> None:
 def test_ensemble_momentum_is_checked() -> None:
     with pytest.raises(ConfigError, match="momentum"):
         EpochEnsemble(1, 2, 1.0)
+
+
+def test_the_prior_is_taken_out_row_by_row() -> None:
+    rng = np.random.default_rng(4)
+    beliefs, prior = rng.dirichlet(np.ones(4), size=20), np.array([0.4, 0.3, 0.2, 0.1])
+    found = take_out_prior(beliefs, prior)
+    for row in range(20):
+        weights = [beliefs[row, k] / prior[k] for k in range(4)]
+        np.testing.assert_allclose(found[row], np.array(weights) / sum(weights))
+    np.testing.assert_allclose(take_out_prior(beliefs, np.full(4, 0.25)), beliefs)
+    np.testing.assert_allclose(take_out_prior(np.tile(prior, (2, 1)), prior), 0.25)

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from lauter.data.dataset import UNLABELLED, Dataset, Int64s
 from lauter.evaluation.metrics import label_errors_by_class, score_label_errors
-from lauter.noisy.beliefs import Floats
 from lauter.noisy.correction import propose_labels
+from lauter.noisy.estimates import bound_noise_rate, estimate_noise, estimate_transition
 from lauter.noisy.filtering import Assessment
-from lauter.noisy.robust import RobustStage
+from lauter.noisy.judge import Judge
 
 ASK_ABOVE = 0.35
 """A label that is not kept, but right with at least this probability, is a question for a person."""
@@ -37,7 +37,7 @@ def decide_verdicts(
     return verdicts
 
 
-def make_label_table(data: Dataset, robust: RobustStage, holdout: Int64s) -> pd.DataFrame:
+def make_label_table(data: Dataset, judge: Judge, holdout: Int64s) -> pd.DataFrame:
     """The checked label table.
 
     Columns: id, given, verdict, suggested, p_given_right, p_open, then the scores behind them: belief_given
@@ -47,8 +47,8 @@ def make_label_table(data: Dataset, robust: RobustStage, holdout: Int64s) -> pd.
     p_open = (1 - p_given_right)(1 - belief_suggested) orders images by how likely they belong to no class;
     it is a score, not calibrated.
     """
-    assessment = robust.assessment
-    suggested, confidence = propose_labels(robust.beliefs, robust.prior)
+    assessment = judge.assessment
+    suggested, confidence = propose_labels(judge.beliefs, judge.prior)
     rows, given = np.arange(len(data)), np.maximum(data.labels, 0)
     names: NDArray[np.object_] = np.array(data.class_names, dtype=object)
     known = data.labelled
@@ -57,16 +57,16 @@ def make_label_table(data: Dataset, robust: RobustStage, holdout: Int64s) -> pd.
     part = np.full(len(data), "train", dtype="<U7")
     part[holdout] = "holdout"
     own = {
-        "belief_given": robust.beliefs,
-        "ensemble_given": robust.ensemble.probabilities,
-        "votes_given": robust.votes,
+        "belief_given": judge.beliefs,
+        "ensemble_given": judge.ensemble.probabilities,
+        "votes_given": judge.votes,
     }
     scores = {name: np.where(known, source[rows, given], np.nan) for name, source in own.items()}
     return pd.DataFrame(
         {
             "id": data.ids.astype(object),
             "given": own_names,
-            "verdict": decide_verdicts(data.labels, assessment, robust.corrected).astype(object),
+            "verdict": decide_verdicts(data.labels, assessment, judge.corrected).astype(object),
             "suggested": np.where(assessment.kept, names[given], names[suggested]),
             "p_given_right": np.where(known, assessment.p_right, np.nan),
             "p_open": (1 - assessment.p_right) * (1 - confidence),
@@ -80,36 +80,17 @@ def make_label_table(data: Dataset, robust: RobustStage, holdout: Int64s) -> pd.
     )
 
 
-def estimate_transition(beliefs: Floats, labels: Int64s, p_right: Floats) -> Floats:
-    r"""Estimated transition matrix [true, given], rows sum to 1.
-
-    .. math:: T_{kg} \propto \sum_{i: \tilde y_i = g}
-              r_i [k = g] + (1 - r_i) [k \ne g] \frac{p_{ik}}{1 - p_{ig}}
-
-    with r the probability that the given label is right. Open images, which have no true class, are spread
-    over the classes they resemble.
-    """
-    known = labels != UNLABELLED
-    given, right, probs = labels[known], p_right[known], beliefs[known].copy()
-    rows = np.arange(len(given))
-    probs[rows, given] = 0
-    probs *= ((1 - right) / np.maximum(probs.sum(1), 1e-12))[:, None]
-    probs[rows, given] = right
-    matrix = np.zeros((beliefs.shape[1], beliefs.shape[1]))
-    np.add.at(matrix.T, given, probs)
-    return np.asarray(matrix / np.maximum(matrix.sum(1, keepdims=True), 1e-12))
-
-
-def summarise_labels(data: Dataset, robust: RobustStage, table: pd.DataFrame) -> dict[str, Any]:
+def summarise_labels(data: Dataset, judge: Judge, table: pd.DataFrame) -> dict[str, Any]:
     """What the table says as a whole, for metrics.json; no truth is read here.
 
-    The interval of the noise rate counts sampling alone: two standard deviations of a sum of independent
-    right-or-wrong draws.
+    Intervals count sampling alone, see ``lauter.noisy.estimates``. Closed and open rate are told apart by how
+    typical of a class an image is: an unclear image of a class counts as open there.
     """
-    assessment, known = robust.assessment, data.labelled
-    right = assessment.p_right[known]
-    rate = assessment.noise_rate
-    spread = 1.96 * math.sqrt(float((right * (1 - right)).sum())) / max(len(right), 1)
+    assessment, known = judge.assessment, data.labelled
+    rate = bound_noise_rate(assessment.p_right[known], assessment.noise_rate)
+    kinds = estimate_noise(
+        judge.beliefs, data.labels, assessment.p_right, judge.prior, np.random.default_rng(0)
+    )
     counts = {str(name): int(count) for name, count in table.loc[known, "verdict"].value_counts().items()}
     return {
         "images": len(data),
@@ -117,12 +98,14 @@ def summarise_labels(data: Dataset, robust: RobustStage, table: pd.DataFrame) ->
             **{name: counts.get(name, 0) for name in ("keep", "relabel", "drop", "ask")},
             "unlabelled": int((~known).sum()),
         },
-        "noise_rate": {"value": rate, "low": max(0.0, rate - spread), "high": min(1.0, rate + spread)},
+        "noise_rate": rate.to_dict(),
+        "closed_rate": kinds.closed_rate.to_dict(),
+        "open_rate": kinds.open_rate.to_dict(),
         "noise_rate_by_class": {
             name: float(value)
             for name, value in zip(data.class_names, assessment.class_noise_rates, strict=True)
         },
-        "transition_matrix": estimate_transition(robust.beliefs, data.labels, assessment.p_right).tolist(),
+        "transition_matrix": estimate_transition(judge.beliefs, data.labels, assessment.p_right).tolist(),
         "faults": len(data.faults),
     }
 

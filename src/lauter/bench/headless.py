@@ -51,7 +51,7 @@ class HeadlessConfig:
 
     teacher: str = "resnet20"
     student: str = "resnet8"
-    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    pretrain: PretrainConfig = field(default_factory=lambda: PretrainConfig(monitor_every=0))
     mimic: MimicConfig = field(default_factory=lambda: MimicConfig(epochs=30, batch_size=64, gamma=0.0))
 
 

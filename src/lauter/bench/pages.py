@@ -1,9 +1,11 @@
 """The tables of README and docs, rendered from result files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lauter.bench.friends import ADDED, INSTEAD, WITHOUT, draw_chart, judge_parts
+from lauter.bench.ncifar import render_recipes
 from lauter.bench.records import Record, ResultFile
 from lauter.bench.tables import Column, describe_file, render_table, update_markdown
 
@@ -13,6 +15,37 @@ SAMPLED = tuple(f"lsh N={hashes}" for hashes in (256, 1024, 4096, 16384, 65536))
 DISTILL = ("cifar10-10k resnet20 -> resnet8",)
 SPEED = ("resnet32x4 -> resnet8x4",)
 CLEAN = ("ncifar10-clean", "cifar10n-worst-clean")
+RIVALS = (
+    "fnf",
+    "ce",
+    "ls",
+    "gce",
+    "sce",
+    "mixup",
+    "elr",
+    "pencil",
+    "coteaching",
+    "dividemix",
+    "rrl",
+    "confident",
+    "ce-ssl",
+    "elr-ssl",
+    "ce-equal-cost",
+    "elr-equal-cost",
+)
+RIVAL_METRICS = {
+    "balanced_accuracy_last": "last epoch, %",
+    "balanced_accuracy_selected": "selected epoch, %",
+    "oracle_gap": "oracle gap",
+    "open_auroc_last": "open AUROC",
+    "cost_flops": "cost, 10¹² operations",
+}
+
+
+def draw_friends(records: Sequence[Record]) -> str:
+    """The chart of friends and foes on ncifar10, as it is printed; empty where nothing was measured."""
+    chart = draw_chart(judge_parts(list(records), "ncifar10"))
+    return f"```text\n{chart}\n```" if chart else ""
 
 
 @dataclass(frozen=True)
@@ -28,6 +61,7 @@ class Page:
         files: Markdown files that have the markers.
         result: name of the result file, without its ending.
         digits: digits behind the point.
+        render: what makes the text of the file's records, where it is no table of methods.
     """
 
     name: str
@@ -38,6 +72,7 @@ class Page:
     files: tuple[str, ...] = ("docs/measurements.md",)
     result: str = "way-quick"
     digits: int = 1
+    render: Callable[[Sequence[Record]], str] | None = None
 
 
 PAGES = (
@@ -109,6 +144,46 @@ PAGES = (
         NOISY,
         {"seconds": "seconds", "images_per_second": "images/s", "epochs": "epochs"},
         ("lauter", "mimic-kept", "ce", "lauter-teacher", "ce-teacher"),
+    ),
+    Page("ncifar", (), {}, (), result="ncifar", render=render_recipes),
+    Page("rivals", ("ncifar10",), RIVAL_METRICS, RIVALS, against="fnf", result="noisy"),
+    Page(
+        "rivalshard",
+        ("ncifar10-human", "ncifar10-hard", "ncifar10-2500"),
+        {"balanced_accuracy_last": "last epoch, %"},
+        RIVALS,
+        against="fnf",
+        result="noisy",
+    ),
+    Page(
+        "rivalsharm",
+        ("clean",),
+        {"balanced_accuracy_last": "last epoch, %", "label_dropped_or_relabelled": "dropped"},
+        ("fnf", "ce"),
+        against="ce",
+        result="noisy",
+    ),
+    Page(
+        "friends",
+        ("ncifar10",),
+        {"balanced_accuracy_last": "last epoch, %", "cost_flops": "cost, 10¹² operations"},
+        ("fnf", *WITHOUT, *INSTEAD, *ADDED),
+        against="fnf",
+        result="friends",
+    ),
+    Page("friendschart", (), {}, (), result="friends", render=draw_friends),
+    Page(
+        "labelerrors",
+        ("ncifar10", "cifar10n-worst", "cifar10n-aggre"),
+        {
+            "auroc": "AUROC",
+            "average_precision": "AP",
+            "f1": "F1",
+            "best_f1": "best F1",
+            "f1_of_best": "F1 of best",
+        },
+        ("filter", "cleanlab", "confident", "disagreement"),
+        result="labels",
     ),
     Page(
         "distill",
@@ -227,6 +302,9 @@ def write_pages(results: Path, root: Path, pages: Sequence[Page] = PAGES) -> lis
 
 def render_page(file: ResultFile, page: Page) -> str:
     """One table with its paragraph on hardware and versions; empty where nothing was measured."""
+    if page.render is not None:
+        text = page.render(file.records)
+        return f"{text}\n\n{describe_file(file)}" if text else ""
     chosen: list[Record] = [
         record
         for record in file.records

@@ -38,6 +38,7 @@ class Record:
         seed: seed of the run.
         metric: name of the metric, such as ``balanced_accuracy`` or ``seconds``.
         value: the number; fractions stay fractions, times are seconds.
+        text: what a number cannot say in full, such as a hash; empty for most.
     """
 
     suite: str
@@ -46,6 +47,7 @@ class Record:
     seed: int
     metric: str
     value: float
+    text: str = ""
 
     def __post_init__(self) -> None:
         if self.suite not in SUITES:
@@ -60,8 +62,13 @@ class Record:
 
     @property
     def key(self) -> Key:
-        """Everything but the value."""
+        """What tells records apart: everything but value and text."""
         return Key(self.suite, self.data, self.method, self.seed, self.metric)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as it stands in a file: without the text where that is empty."""
+        entry = asdict(self)
+        return entry if self.text else {name: value for name, value in entry.items() if name != "text"}
 
 
 def machine() -> dict[str, Any]:
@@ -183,7 +190,7 @@ class ResultFile:
                 "machine": self.machine,
                 "versions": self.versions,
                 "command": self.command,
-                "records": [asdict(record) for record in self.records],
+                "records": [record.to_dict() for record in self.records],
             },
         )
 
@@ -195,7 +202,7 @@ class ResultFile:
 
 def write_part(path: Path, records: Iterable[Record]) -> None:
     """Write what one method gave with one seed into a file of its own, so that a stop loses no other."""
-    write_json(path, [asdict(record) for record in records])
+    write_json(path, [record.to_dict() for record in records])
 
 
 def read_parts(folder: Path) -> list[Record]:

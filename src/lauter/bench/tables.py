@@ -25,6 +25,7 @@ FRACTIONS = frozenset(
         "precision",
         "recall",
         "f1",
+        "f1_of_best",
         "best_f1",
         "oracle_gap",
         "noise_estimated",
@@ -64,7 +65,9 @@ class Column:
 
     @property
     def scale(self) -> float:
-        """What values are multiplied by: 100 for fractions, which are shown in percent."""
+        """What values are multiplied by: fractions are shown in percent, operations in 10^12."""
+        if self.metric.endswith("flops"):
+            return 1e-12
         base = self.metric.removeprefix("label_").removesuffix("_last").removesuffix("_selected")
         return 100.0 if base in FRACTIONS else 1.0
 

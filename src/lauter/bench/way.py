@@ -7,8 +7,7 @@ and, for students, the finished teacher.
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ import torch
 from rich.console import Console
 
 from lauter.audit.verdicts import make_label_table, score_labels
+from lauter.bench.noisy_data import WAY_DATA, NoisyData
 from lauter.bench.records import Record
+from lauter.bench.scores import score_stage
 from lauter.config import FitConfig, to_plain
-from lauter.data import Dataset, corrupt, open_dataset
 from lauter.data.dataset import UNLABELLED, Int64s
 from lauter.errors import ConfigError
 from lauter.files import read_json, write_json
@@ -29,7 +29,6 @@ from lauter.noisy.recipe import pretrain
 from lauter.noisy.robust import RobustStage
 from lauter.pipeline import (
     build_network,
-    choose_targets,
     make_setup,
     mimic_teacher,
     take_network,
@@ -37,7 +36,6 @@ from lauter.pipeline import (
     train_teacher,
 )
 from lauter.preparation import resolve_networks
-from lauter.results import score_tracker
 from lauter.run import RunDirectory
 from lauter.training.progress import Progress
 from lauter.training.setup import Setup
@@ -73,56 +71,6 @@ LONG = 4
 """How many times as many images the students of the long rows see."""
 
 
-@dataclass(frozen=True)
-class WayData:
-    """One data set of the measurement.
-
-    Attributes:
-        train: noisy, with its truth (evaluation only).
-        test: clean.
-        noisy_twin: name of the data set with the same images, whose self-supervised weights may be used.
-    """
-
-    train: Dataset
-    test: Dataset
-    noisy_twin: str = ""
-
-
-def open_ncifar10(cifar10: Path, cifar100: Path, seed: int) -> WayData:
-    """ncifar10 with a head class of 2,500 images."""
-    clean = open_dataset(cifar10, split="train", label_column="label")
-    foreign = open_dataset(cifar100, split="train", label_column="label")
-    noisy = corrupt(clean, "ncifar10", seed=seed, head_size=2500, open_source=foreign)
-    return WayData(noisy, open_dataset(cifar10, split="test", label_column="label"))
-
-
-def open_cifar10n_worst(cifar10: Path, cifar100: Path, seed: int) -> WayData:
-    """10,000 images of CIFAR-10 under the labels of CIFAR-10N 'worst'."""
-    noisy = open_dataset(
-        cifar10, split="train", label_column="label_worst", truth_column="label", size=10_000, seed=seed
-    )
-    return WayData(noisy, open_dataset(cifar10, split="test", label_column="label"))
-
-
-def with_true_labels(data: WayData, name: str) -> WayData:
-    """The same images under their true labels; open ones have none and are unlabelled."""
-    truth = data.train.true_labels
-    if truth is None:
-        raise ConfigError(f"{data.train.name} has no true labels to train on")
-    clean = dataclasses.replace(data.train, name=f"{data.train.name}-clean").with_labels(truth)
-    return WayData(clean, data.test, noisy_twin=name)
-
-
-DATA: dict[str, Callable[[Path, Path, int], WayData]] = {
-    "ncifar10": open_ncifar10,
-    "cifar10n-worst": open_cifar10n_worst,
-    "ncifar10-clean": lambda a, b, seed: with_true_labels(open_ncifar10(a, b, seed), "ncifar10"),
-    "cifar10n-worst-clean": lambda a, b, seed: with_true_labels(
-        open_cifar10n_worst(a, b, seed), "cifar10n-worst"
-    ),
-}
-
-
 def measure_way(
     name: str,
     seed: int,
@@ -135,7 +83,7 @@ def measure_way(
     """Measure one data set with one seed; what has been measured is not measured again.
 
     Args:
-        name: one of ``DATA``.
+        name: one of ``WAY_DATA``.
         seed: decides data, networks, order.
         folders: of CIFAR-10 and CIFAR-100, with CIFAR-10N's labels as columns of the first.
         work: where checkpoints and each unit's records are kept.
@@ -146,7 +94,7 @@ def measure_way(
     Returns:
         Every record of this unit so far.
     """
-    data = DATA[name](*folders, seed)
+    data = WAY_DATA[name](*folders, seed)
     config = resolve_networks(dataclasses.replace(config, seed=seed), data.train)
     run = RunDirectory(work / name / str(seed))
     twin = work / data.noisy_twin / str(seed) / "checkpoints" / "pretrain.pt"
@@ -173,7 +121,7 @@ def measure_way(
 class _Unit:
     """The methods on one data set with one seed; teacher and student are trained once."""
 
-    def __init__(self, setup: Setup, data: WayData, config: FitConfig) -> None:
+    def __init__(self, setup: Setup, data: NoisyData, config: FitConfig) -> None:
         self.setup, self.data, self.config = setup, data, config
         self._robust: RobustStage | None = None
 
@@ -192,7 +140,7 @@ class _Unit:
             stage = self._supervise(method, config.student, truth, prior=method == "ce-true-prior")
             return self._score(method, stage)
         if method == "ce-kept":
-            targets = choose_targets(self.robust, given)
+            targets = self.robust.judge.choose_targets()
             return self._score(method, self._supervise(method, config.student, targets))
         if method in ("mimic-kept", "mimic-kept-long"):
             times = LONG if method.endswith("long") else 1
@@ -229,14 +177,14 @@ class _Unit:
         robust = self.robust
         teacher = take_network(robust, self.config.keep)
         mimic = train_student(self.setup, teacher, robust, self.config)
-        table = make_label_table(self.setup.data, robust, self.setup.holdout)
+        table = make_label_table(self.setup.data, robust.judge, self.setup.holdout)
         found = {
             f"label_{name}": value
             for name, value in score_labels(self.data.train, table).items()
             if isinstance(value, float)
         }
-        found["label_noise_estimated"] = robust.assessment.noise_rate
-        found["label_kept"] = float(robust.assessment.kept[self.setup.data.labelled].mean())
+        found["label_noise_estimated"] = robust.judge.assessment.noise_rate
+        found["label_kept"] = float(robust.judge.assessment.kept[self.setup.data.labelled].mean())
         costs = self.setup.loop.costs
         stages = ["pretrain", "warmup", "robust", "inference", "distill"]
         total = {
@@ -252,12 +200,12 @@ class _Unit:
     @property
     def kept_rows(self) -> Int64s:
         """Training rows whose label was kept or corrected."""
-        targets = choose_targets(self.robust, self.setup.data.labels)
+        targets = self.robust.judge.choose_targets()
         return np.asarray(self.setup.train[targets[self.setup.train] != UNLABELLED])
 
     def _mimic(self, name: str, rows: Int64s, epochs: int) -> TrackedStage:
         config = self.config
-        targets = choose_targets(self.robust, self.setup.data.labels)
+        targets = self.robust.judge.choose_targets()
         distill = dataclasses.replace(config.distill, epochs=max(1, epochs))
         teacher = take_network(self.robust, config.keep)
         return mimic_teacher(self.setup, teacher, targets, rows, config, distill, name=name)
@@ -287,22 +235,8 @@ class _Unit:
         return sum(self.setup.loop.costs[name].flops for name in stages if name in self.setup.loop.costs)
 
     def _score(self, method: str, stage: TrackedStage) -> dict[str, dict[str, float]]:
-        scores = score_tracker(stage.tracker, self.data.train, self.data.test, self.config.seed)
         cost = self.setup.loop.costs[stage.name]
-        values = {
-            f"{metric}_{epoch}": entry["value"]
-            for epoch in ("last", "selected")
-            for metric, entry in scores[epoch].items()
-        }
-        values |= {
-            "oracle_gap": scores["oracle_gap"],
-            "epochs": float(len(stage.tracker.scores)),
-            "seconds": cost.seconds,
-            "images": float(cost.images),
-            "images_per_second": cost.images / max(cost.seconds, 1e-9),
-            "flops": cost.flops,
-        }
-        return {method: {name: float(np.float64(value)) for name, value in values.items()}}
+        return {method: score_stage(stage, cost, self.data.train, self.data.test, self.config.seed)}
 
 
 def read_work(work: Path) -> list[Record]:

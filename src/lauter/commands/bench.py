@@ -7,7 +7,19 @@ from pathlib import Path
 from jsonargparse import Namespace
 from rich.console import Console
 
-from lauter.bench import clock, closed_form, distill, distill_speed, headless, way
+from lauter.bench import (
+    clock,
+    closed_form,
+    distill,
+    distill_speed,
+    headless,
+    label_errors,
+    ncifar,
+    noisy,
+    way,
+)
+from lauter.bench.friends import VARIANTS, draw_chart, judge_parts
+from lauter.bench.noisy_data import RIVAL_DATA, WAY_DATA
 from lauter.bench.pages import write_pages
 from lauter.bench.records import ResultFile, read_parts
 from lauter.commands import flags
@@ -24,18 +36,24 @@ def main(argv: Sequence[str]) -> int:
         "bench",
         "way: the whole way on CIFAR-10 with label noise beside its alternatives, resumable; "
         "collect: gather what way has measured so far into a result file; "
+        "noisy: the noisy recipe beside its rivals, resumable; "
+        "friends: the noisy recipe with single parts switched, resumable, with a chart; "
+        "labels: finding label errors on the same predictions, ours beside others, resumable; "
+        "ncifar: counts and hashes of the noise recipes; "
         "distill: mimicking beside other distillation methods under one recipe, resumable; "
         "headless: a self-supervised teacher mimicked without a label, resumable; "
         "speed: how fast distillation is, with a live teacher and from a bank, on an idle machine; "
         "clock: wall-clock and peak memory of lauter fit, on an idle machine; "
         "closed-form: the sampled LSH loss against its closed form; "
         "tables: render the tables of README and docs from the result files.",
-        "way|collect|distill|headless|speed|clock|closed-form|tables [flags]",
+        "way|collect|noisy|friends|labels|ncifar|distill|headless|speed|clock|closed-form|tables [flags]",
     )
-    parser.add_argument("what", help="way, collect, distill, headless, speed, clock, closed-form or tables")
+    parser.add_argument("what", help="which of these")
     parser.add_argument("--cifar10", type=str | None, help="CIFAR-10 with CIFAR-10N's labels as columns")
     parser.add_argument("--cifar100", type=str | None, help="CIFAR-100")
-    parser.add_argument("--data", type=list[str], default=list(way.DATA), help="which data sets of way")
+    parser.add_argument(
+        "--data", type=list[str] | None, help="which data sets of way, noisy, friends or labels"
+    )
     parser.add_argument("--methods", type=list[str] | None, help="which methods; all by default")
     parser.add_argument(
         "--protocol", default="cifar10-10k", help=f"recipe of distill: {', '.join(distill.PROTOCOLS)}"
@@ -52,6 +70,10 @@ def main(argv: Sequence[str]) -> int:
     measure = {
         "way": _measure_way,
         "collect": _collect,
+        "noisy": _measure_noisy,
+        "friends": _measure_friends,
+        "labels": _measure_labels,
+        "ncifar": _measure_ncifar,
         "distill": _measure_distill,
         "headless": _measure_headless,
         "speed": _measure_speed,
@@ -82,14 +104,84 @@ def _measure_clock(arguments: Namespace) -> None:
     print(out)
 
 
+def _choose(wanted: list[str] | None, known: list[str], default: list[str], flag: str) -> list[str]:
+    """What a flag asks for, if all of it is known; the default where it was not given."""
+    if unknown := sorted(set(wanted or ()) - set(known)):
+        raise ConfigError(f"--{flag} must be among {', '.join(known)}, not {unknown[0]!r}")
+    return wanted or default
+
+
+def _require_both(arguments: Namespace) -> tuple[Path, Path]:
+    if not arguments.cifar10 or not arguments.cifar100:
+        raise ConfigError(f"bench {arguments.what} needs --cifar10 and --cifar100, folders of Parquet files")
+    return Path(arguments.cifar10), Path(arguments.cifar100)
+
+
+def _measure_noisy(arguments: Namespace) -> None:
+    """Measure the recipe and its rivals as far as the work folder does not hold them yet."""
+    _measure_units(arguments, list(noisy.METHODS), list(RIVAL_DATA), "noisy")
+
+
+def _measure_friends(arguments: Namespace) -> None:
+    """Measure the recipe with single parts switched; print who is a friend."""
+    file = _measure_units(arguments, ["fnf", *VARIANTS], ["ncifar10"], "friends")
+    for name in dict.fromkeys(record.data for record in file.records):
+        if chart := draw_chart(judge_parts(list(file.records), name)):
+            print(f"{name}\n{chart}")
+
+
+def _measure_units(arguments: Namespace, methods: list[str], default: list[str], what: str) -> ResultFile:
+    """Data sets times seeds; both measurements share a work folder, and so the weights and the default."""
+    folders = _require_both(arguments)
+    names = _choose(arguments.data, list(RIVAL_DATA), default, "data")
+    chosen = _choose(arguments.methods, methods, methods, "methods")
+    work = Path(arguments.work) / "noisy"
+    out = Path(arguments.out or RESULTS / f"{what}.json")
+    file = ResultFile.resume(out, f"lauter bench {what} --cifar10 CIFAR10 --cifar100 CIFAR100")
+    for name in names:
+        for seed in arguments.seeds:
+            config = noisy.make_config(RuntimeConfig(threads=arguments.threads), seed)
+            records = noisy.measure_noisy(name, seed, folders, work, config, chosen, Console())
+            file = file.append(record for record in records if record.method in methods)
+            file.write(out)
+    print(out)
+    return file
+
+
+def _measure_labels(arguments: Namespace) -> None:
+    """Judge labels by several rules on the same predictions, where the work folder does not hold them."""
+    folders = _require_both(arguments)
+    names = _choose(arguments.data, list(label_errors.DATA), list(label_errors.DATA), "data")
+    methods = _choose(arguments.methods, list(label_errors.METHODS), list(label_errors.METHODS), "methods")
+    out = Path(arguments.out or RESULTS / "labels.json")
+    file = ResultFile.resume(out, "lauter bench labels --cifar10 CIFAR10 --cifar100 CIFAR100")
+    runtime = RuntimeConfig(threads=arguments.threads)
+    for name in names:
+        for seed in arguments.seeds:
+            records = label_errors.measure_label_errors(
+                name, seed, folders, Path(arguments.work), runtime, methods=methods, console=Console()
+            )
+            file = file.append(records)
+            file.write(out)
+    print(out)
+
+
+def _measure_ncifar(arguments: Namespace) -> None:
+    """Apply every recipe once; print the table."""
+    records = ncifar.measure_recipes(*_require_both(arguments))
+    out = Path(arguments.out or RESULTS / "ncifar.json")
+    ResultFile.resume(out, "lauter bench ncifar --cifar10 CIFAR10 --cifar100 CIFAR100").append(records).write(
+        out
+    )
+    print(f"{ncifar.render_recipes(records)}\n{out}")
+
+
 def _measure_distill(arguments: Namespace) -> None:
     """Measure what the work folder does not hold yet."""
     if arguments.protocol not in distill.PROTOCOLS:
         known = ", ".join(distill.PROTOCOLS)
         raise ConfigError(f"--protocol must be one of {known}, not {arguments.protocol!r}")
-    methods = arguments.methods or list(distill.METHODS)
-    if unknown := sorted(set(methods) - set(distill.METHODS)):
-        raise ConfigError(f"--methods must be among {', '.join(distill.METHODS)}, not {unknown[0]!r}")
+    methods = _choose(arguments.methods, list(distill.METHODS), list(distill.METHODS), "methods")
     source = distill.PROTOCOLS[arguments.protocol].data
     folder = getattr(arguments, source)
     if not folder:
@@ -123,9 +215,7 @@ def _measure_headless(arguments: Namespace) -> None:
     """Measure what the work folder does not hold yet."""
     if not arguments.cifar10:
         raise ConfigError("bench headless needs --cifar10, a folder of Parquet files")
-    methods = arguments.methods or list(headless.METHODS)
-    if unknown := sorted(set(methods) - set(headless.METHODS)):
-        raise ConfigError(f"--methods must be among {', '.join(headless.METHODS)}, not {unknown[0]!r}")
+    methods = _choose(arguments.methods, list(headless.METHODS), list(headless.METHODS), "methods")
     out = Path(arguments.out or RESULTS / "headless.json")
     file = ResultFile.resume(out, "lauter bench headless --cifar10 CIFAR10")
     runtime = RuntimeConfig(threads=arguments.threads)
@@ -174,16 +264,13 @@ def _open_way(arguments: Namespace) -> tuple[Path, Path, ResultFile]:
 
 def _measure_way(arguments: Namespace) -> None:
     """Measure what neither the work folder nor the result file holds."""
-    if not arguments.cifar10 or not arguments.cifar100:
-        raise ConfigError("bench way needs --cifar10 and --cifar100, folders of Parquet files")
-    if unknown := sorted(set(arguments.data) - set(way.DATA)):
-        raise ConfigError(f"--data must be among {', '.join(way.DATA)}, not {unknown[0]!r}")
+    folders = _require_both(arguments)
+    names = _choose(arguments.data, list(WAY_DATA), list(WAY_DATA), "data")
     _, work, file = _open_way(arguments)
     config = load_preset(arguments.preset)
     runtime = dataclasses.replace(config.runtime, threads=arguments.threads)
     config = dataclasses.replace(config, student="resnet8", teacher="resnet20", runtime=runtime)
-    folders = Path(arguments.cifar10), Path(arguments.cifar100)
-    for name in arguments.data:
+    for name in names:
         for seed in arguments.seeds:
             known = {r.method for r in file.records if (r.data, r.seed) == (name, seed)}
             methods = [method for method in arguments.methods or way.METHODS if method not in known]

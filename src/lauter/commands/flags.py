@@ -112,7 +112,8 @@ def add_data_flags(parser: Parser, *, test: bool = True) -> None:
         test: whether the data is trained on, beside a test set.
     """
     parser.add_argument(
-        "data", help="folder of class folders, CSV or Parquet table, Hugging Face data set, or digits"
+        "data",
+        help="folder of class folders, table, Hugging Face data set, published noisy set, or digits",
     )
     parser.add_argument("--label_column", type=str | None, help="column of the labels as given")
     parser.add_argument(

@@ -3,6 +3,7 @@
 from lauter.data.corrupting import corrupt, write_parquet, write_splits
 from lauter.data.dataset import OPEN, UNLABELLED, Dataset, ImageFault, Images, ResidentImages, select_images
 from lauter.data.images import ImageError, decode_image
+from lauter.data.noise_picture import draw_noise, write_noise_picture
 from lauter.data.opening import available_splits, open_dataset
 from lauter.data.splitting import hold_out, take_stratified
 
@@ -17,10 +18,12 @@ __all__ = [
     "available_splits",
     "corrupt",
     "decode_image",
+    "draw_noise",
     "hold_out",
     "open_dataset",
     "select_images",
     "take_stratified",
+    "write_noise_picture",
     "write_parquet",
     "write_splits",
 ]

@@ -1,6 +1,5 @@
 """Corrupted copies of clean data sets, and data sets as Parquet in the Hugging Face layout."""
 
-import json
 import os
 import shutil
 import tempfile
@@ -8,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +16,27 @@ from numpy.typing import ArrayLike
 
 from lauter.data.dataset import UNLABELLED, Dataset, Images, Int64s, Pixels, ResidentImages, select_images
 from lauter.data.images import encode_png, fit_square, to_image, to_pixels
+from lauter.data.sources.truth import TRUTH_FILE, make_metadata
 from lauter.errors import DataError
 from lauter.files import write_json
-from lauter.noise import NoiseRecipe, apply_recipe, find_candidates, find_recipe, noise_kinds
+from lauter.noise import (
+    Confusions,
+    NoiseRecipe,
+    apply_recipe,
+    check_inputs,
+    find_candidates,
+    find_recipe,
+    learn_confusions,
+    noise_kinds,
+)
+from lauter.noise.confusions import SIDES
 
 SHARD_BYTES = 100 * 1024**2
 """Encoded image bytes after which a Parquet shard is full."""
+TruthPlace = Literal["file", "columns"]
+"""Where the truth is written: into a file of its own, or into columns beside the given labels."""
 _GROUP_ROWS = 100  # small row groups: one can be read without its neighbours
+_TEXT = {"dtype": "string", "_type": "Value"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +67,34 @@ class ReplacedImages:
         return self.own.read(index) if row < 0 else self.foreign.read(row)
 
 
+@dataclass(frozen=True, eq=False)
+class SmallImages:
+    """Images by rows as the small model behind instance-dependent noise takes them.
+
+    Square resident images of 8 to 32 pixels are given as they are; of all others the short side is resized to
+    32 and the centre cropped, when they are asked for.
+
+    Attributes:
+        images: the images.
+    """
+
+    images: Images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: Int64s) -> Pixels:
+        """Some images, uint8 [n, 3, S, S]."""
+        pixels = self.images.uniform
+        if pixels is not None and pixels.shape[2] == pixels.shape[3] and pixels.shape[2] in SIDES:
+            return np.asarray(pixels[rows])
+        with ThreadPoolExecutor() as executor:
+            return np.stack(list(executor.map(self._read, rows.tolist())))
+
+    def _read(self, row: int) -> Pixels:
+        return to_pixels(fit_square(to_image(self.images.read(row)), SIDES[-1]))
+
+
 def corrupt(
     clean: Dataset,
     recipe: NoiseRecipe | str,
@@ -67,7 +108,12 @@ def corrupt(
     """Corrupt a clean data set by a recipe.
 
     Ids stay those of the clean set, also where another image takes the place: an id tells nothing of the
-    noise. Foreign images are resized and cropped to the clean set's size where that is resident.
+    noise, unless it told the class before, as the path of a class folder does; nothing that trains reads ids.
+    Foreign images are resized and cropped to the clean set's size where that is resident.
+
+    For instance-dependent noise, confusions are learned here, from all images of the clean set and not only
+    from those that the long tail leaves: the classes are then as common as they were, so that images are
+    confused for what they show and not for the size of a class, and a small class keeps what is known of it.
 
     Args:
         clean: labelled images whose labels are taken for the truth.
@@ -101,6 +147,10 @@ def corrupt(
         candidates, left_out = find_candidates(
             open_source.labels, open_source.class_names, clean.class_names, recipe.left_out
         )
+    check_inputs(recipe, human_labels=human_labels, open_candidates=candidates)
+    confusions: Confusions | None = None
+    if recipe.closed_kind == "instance":
+        confusions = learn_confusions(SmallImages(clean.images), clean.labels, clean.num_classes, seed)
     corruption = apply_recipe(
         recipe,
         clean.labels,
@@ -108,6 +158,7 @@ def corrupt(
         seed,
         head_size=head_size,
         human_labels=human_labels,
+        class_probabilities=None if confusions is None else confusions.probabilities,
         open_candidates=candidates,
         clip=clip,
     )
@@ -121,6 +172,8 @@ def corrupt(
         "clip": clip,
         "sha256": corruption.sha256,
         "counts": corruption.count_kinds(),
+        "class_sizes": np.bincount(clean.labels[corruption.index], minlength=clean.num_classes).tolist(),
+        "confusions": None if confusions is None else confusions.to_dict(),
         "left_out": list(left_out),
         "clean": clean.source,
         "open_source": None if open_source is None else open_source.source,
@@ -137,25 +190,30 @@ def corrupt(
     )
 
 
-def write_parquet(dataset: Dataset, directory: str | Path, *, split: str = "train") -> None:
+def write_parquet(
+    dataset: Dataset, directory: str | Path, *, split: str = "train", truth: TruthPlace = "file"
+) -> None:
     """Write a data set as one split; see :func:`write_splits`."""
-    write_splits({split: dataset}, directory)
+    write_splits({split: dataset}, directory, truth=truth)
 
 
-def write_splits(splits: Mapping[str, Dataset], directory: str | Path) -> None:
+def write_splits(splits: Mapping[str, Dataset], directory: str | Path, *, truth: TruthPlace = "file") -> None:
     """Write data sets as Parquet in the Hugging Face layout, all of them or nothing.
 
     Shards are called ``<split>-00000-of-0000K.parquet``, with columns id, image (PNG, without loss) and
-    label, and where the truth is known true_label (-1: of no class) and noise (clean, closed or open).
-    Beside them, ``recipe.json`` says how corrupted splits were made. Read back by ``open_dataset(directory,
-    split=...)``, for evaluation with ``truth_column="true_label"``.
+    label. Where the truth is known, it is kept out of them, in ``truth.parquet``: split, id, true_label (-1:
+    of no class) and noise (clean, closed or open). ``recipe.json`` says how corrupted splits were made. Read
+    back by ``open_dataset(directory, split=...)``, which leaves the truth alone, or for evaluation with
+    ``truth_column="true_label"``, which looks it up.
 
     Args:
         splits: data sets by split.
         directory: new, or empty.
+        truth: 'file' as above, or 'columns': true_label and noise become columns of the shards instead.
 
     Raises:
-        DataError: the directory is not empty, or a split's name cannot be part of a file name.
+        DataError: the directory is not empty, a split's name cannot be part of a file name, or splits whose
+            truth goes into one file have different classes.
         OSError: from the writing itself; the directory is then what it was before.
     """
     target = Path(directory)
@@ -164,11 +222,22 @@ def write_splits(splits: Mapping[str, Dataset], directory: str | Path) -> None:
     for split in splits:
         if not split.replace("_", "").replace(".", "").isalnum():
             raise DataError(f"split {split!r}: expected letters, digits, '_' and '.' only")
+    if truth not in get_args(TruthPlace):
+        raise DataError(f"truth must be one of {', '.join(get_args(TruthPlace))}, not {truth!r}")
+    apart = {name: d for name, d in splits.items() if d.true_labels is not None} if truth == "file" else {}
+    if len({dataset.class_names for dataset in apart.values()}) > 1:
+        raise DataError(
+            f"splits {', '.join(apart)} have different classes, and the truth of all of them goes into one "
+            "file; write them to folders of their own, or with truth='columns'"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".partial", dir=target.parent))
     try:
         for split, dataset in splits.items():
-            _write_shards(dataset, temporary, split)
+            _write_shards(dataset if truth == "columns" else dataset.without_truth(), temporary, split)
+        if apart:
+            pq.write_table(pa.concat_tables(map(_make_truth, apart, apart.values())), temporary / TRUTH_FILE)
+            _sync(temporary / TRUTH_FILE)
         made = {split: d.source["corruption"] for split, d in splits.items() if "corruption" in d.source}
         if made:
             write_json(temporary / "recipe.json", made)
@@ -209,8 +278,7 @@ def _write_shards(dataset: Dataset, folder: Path, split: str) -> None:
         raise DataError(f"{dataset.name}: no images to write as split {split!r}")
     writer.close()
     for number, part in enumerate(parts):
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
+        _sync(part)
         part.rename(folder / f"{split}-{number:05d}-of-{len(parts):05d}.parquet")
 
 
@@ -223,15 +291,14 @@ def _encode_groups(dataset: Dataset) -> Iterator[tuple[Int64s, list[bytes]]]:
 
 
 def _make_schema(dataset: Dataset) -> Any:
-    class_label = {"names": list(dataset.class_names), "_type": "ClassLabel"}
-    text = {"dtype": "string", "_type": "Value"}
+    class_label = _describe_classes(dataset)
     image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     fields = [("id", pa.string()), ("image", image_type), ("label", pa.int64())]
-    features: dict[str, Any] = {"id": text, "image": {"_type": "Image"}, "label": class_label}
+    features: dict[str, Any] = {"id": _TEXT, "image": {"_type": "Image"}, "label": class_label}
     if dataset.true_labels is not None:
         fields += [("true_label", pa.int64()), ("noise", pa.string())]
-        features |= {"true_label": class_label, "noise": text}
-    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+        features |= {"true_label": class_label, "noise": _TEXT}
+    return pa.schema(fields, metadata={"huggingface": make_metadata(features)})
 
 
 def _make_table(dataset: Dataset, rows: Int64s, encoded: list[bytes], schema: Any) -> Any:
@@ -247,3 +314,25 @@ def _make_table(dataset: Dataset, rows: Int64s, encoded: list[bytes], schema: An
     return pa.table(
         {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}, schema
     )
+
+
+def _make_truth(split: str, dataset: Dataset) -> Any:
+    """The truth of one split, row by row, as a table of its own."""
+    true = np.asarray(dataset.true_labels)
+    columns = {
+        "split": [split] * len(dataset),
+        "id": dataset.ids.tolist(),
+        "true_label": true,
+        "noise": noise_kinds(true, dataset.labels),
+    }
+    features = dict.fromkeys(columns, _TEXT) | {"true_label": _describe_classes(dataset)}
+    return pa.table(columns).replace_schema_metadata({"huggingface": make_metadata(features)})
+
+
+def _describe_classes(dataset: Dataset) -> dict[str, Any]:
+    return {"names": list(dataset.class_names), "_type": "ClassLabel"}
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""open_dataset: one door for class folders, tables, Hugging Face data sets and the embedded digits."""
+"""open_dataset: one door for class folders, tables, Hugging Face data, published sets and the digits."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from lauter.data.dataset import Dataset, ImageFault
 from lauter.data.images import MAX_PIXELS, MIN_SIDE
 from lauter.data.loading import load_images
-from lauter.data.sources import digits, folder, huggingface, table
+from lauter.data.sources import digits, folder, huggingface, named, table
 from lauter.data.sources.columns import shorten
 from lauter.data.sources.listing import Listing
 from lauter.data.splitting import take_stratified
@@ -44,13 +44,19 @@ def open_dataset(
 
     Args:
         spec: a folder of class folders; a CSV, TSV or Parquet manifest; a folder of Parquet shards in the
-            Hugging Face layout, or written by ``save_to_disk``; 'digits' (write './digits' for a folder of
-            that name); 'owner/name' or 'hf:name' on the Hugging Face Hub.
+            Hugging Face layout, or written by ``save_to_disk``; a published noisy set in the layout of its
+            authors, told by its files: Clothing1M, Food-101N (and Food-101, its test set), ANIMAL-10N, and
+            CIFAR's batches for Python, with CIFAR-N's file in their folder or beside it; 'digits' (write
+            './digits' for a folder of that name); 'owner/name' or 'hf:name' on the Hugging Face Hub.
         split: which part, where the source has parts. Without it, tables and Hugging Face data sets give
-            their only split, or train of several; a folder of splits is refused.
+            their only split, or train of several, and published sets give train; a folder of splits is
+            refused.
         label_column: tables: the given labels, names or integers; by default a column called label, class,
-            target, class_name or category (in any case), or the only ClassLabel.
-        truth_column: tables: the true labels; values that are no class mean an image of no class.
+            target, class_name or category (in any case), or the only ClassLabel. CIFAR: by default its own
+            (fine) labels, else 'coarse_label' or a label of CIFAR-N, such as 'worse_label'.
+        truth_column: tables: the true labels; values that are no class mean an image of no class. CIFAR: as
+            label_column. Food-101N: 'verification_label' in its verified splits, which makes every image
+            with a wrong label one of no class. In a folder of shards it may also stand in truth.parquet.
         image_column: tables: image paths (relative to the table's folder) or encoded images; by default the
             column of Hugging Face images, or one called image, img, path, file, filename, file_name,
             image_path or filepath.
@@ -150,7 +156,11 @@ def available_splits(spec: str | Path) -> tuple[str, ...]:
         return huggingface.list_hub_splits(where)
     if huggingface.is_saved(path):
         return huggingface.list_saved_splits(path)
-    return tuple(table.find_shards(path)) or folder.list_splits(path)
+    if shards := table.find_shards(path):
+        return tuple(shards)
+    if (layout := named.find_layout(path)) is not None:
+        return named.LAYOUTS[layout].list_splits(path)
+    return folder.list_splits(path)
 
 
 def _locate(spec: str | Path) -> str:
@@ -161,7 +171,12 @@ def _locate(spec: str | Path) -> str:
     path = Path(spec).expanduser()
     if path.exists():
         if path.is_file() and path.suffix.lower() not in table.TABLE_SUFFIXES:
-            raise DataError(f"{path}: expected a folder, or a table ending in .csv, .tsv or .parquet")
+            labels_alone = path.suffix in (".pt", ".npy")
+            hint = "; for labels of CIFAR-N open the folder of CIFAR's batches, with label_column="
+            raise DataError(
+                f"{path}: expected a folder, or a table ending in .csv, .tsv or .parquet"
+                f"{hint if labels_alone else ''}"
+            )
         return os.path.abspath(path)
     if isinstance(spec, str) and huggingface.is_hub_name(text):
         return text
@@ -188,6 +203,9 @@ def _list_source(
         table.warn_of_missing_shards(shards[split])
         name = path.resolve().name
         return table.list_parquet(shards[split], name, path, None, columns, class_names, whole_split=split)
+    if (layout := named.find_layout(path)) is not None:
+        _refuse_columns(where, columns, layout, takes=named.LAYOUTS[layout].columns)
+        return named.list_named(layout, path, split, columns, class_names)
     _refuse_columns(where, columns, "a folder of class folders")
     return folder.list_folder(path, split=split, class_names=class_names)
 
@@ -224,7 +242,7 @@ def _check_arguments(
         _refuse_columns(where, columns, "the embedded digits")
 
 
-def _refuse_columns(where: str, columns: table.Columns, what: str) -> None:
+def _refuse_columns(where: str, columns: table.Columns, what: str, takes: Sequence[str] = ()) -> None:
     asked = [
         f"{name}_column={value!r}"
         for name, value in (
@@ -233,12 +251,11 @@ def _refuse_columns(where: str, columns: table.Columns, what: str) -> None:
             ("image", columns.image),
             ("id", columns.id),
         )
-        if value is not None
+        if value is not None and name not in takes
     ]
     if asked:
-        raise DataError(
-            f"{where}: {', '.join(asked)} conflicts with {what}, which has no columns; leave it out"
-        )
+        own = f"only {' and '.join(f'{name}_column' for name in takes)}" if takes else "no columns"
+        raise DataError(f"{where}: {', '.join(asked)} conflicts with {what}, which has {own}; leave it out")
 
 
 def _check_digit_names(asked: Sequence[str] | None, names: tuple[str, ...]) -> None:

@@ -88,6 +88,48 @@ def flip_pairs(labels: ArrayLike, rate: float, num_classes: int, rng: np.random.
     return flip_by_map(labels, rate, following, num_classes, rng)
 
 
+def flip_by_instance(
+    labels: ArrayLike, rate: float, probabilities: ArrayLike, rng: np.random.Generator
+) -> Int64s:
+    r"""Move a share of the labels where a model would err: which images, and to which classes.
+
+    Images are drawn without replacement with weights :math:`w_i = 1 - p_i(y_i)`, the new label of each from
+    the model's other classes, :math:`P(\tilde y_i = k) = p_i(k) / w_i`; never back to the true class. (Ours.)
+    The draw is a race: the images with the smallest :math:`e_i / w_i` are taken, :math:`e_i` exponential,
+    which gives what one weighted draw after the other gives (Efraimidis and Spirakis 2006).
+
+    Args:
+        labels: [N] true labels in 0..K-1.
+        rate: share of all N labels to move; round(rate * N) of them are.
+        probabilities: [N, K], K of 2 or more, none negative; rows are scaled to sum to 1.
+        rng: drawn from: first the images, then their labels.
+
+    Returns:
+        [N] given labels.
+
+    Raises:
+        DataError: a label or the rate is out of its range, the probabilities are no shares or of another
+            shape, or too few images could be taken for another class.
+    """
+    shares = _check_probabilities(probabilities, np.size(labels))
+    true = _check_flip(labels, rate, shares.shape[1])
+    images = np.arange(len(true))
+    right = shares[images, true]
+    shares[images, true] = 0
+    reach = np.cumsum(shares, axis=1)  # adds in one order on every machine, as a plain sum need not
+    wrong = reach[:, -1]
+    movable = np.flatnonzero(wrong > 0)
+    count = _count_moves(len(movable), rate, len(true))
+    with np.errstate(over="ignore"):  # what has next to no chance comes last
+        race = rng.standard_exponential(len(movable)) * (1 + right[movable] / wrong[movable])
+    rows = np.sort(movable[np.argsort(race, kind="stable")[:count]])
+    given = true.copy()
+    # The first class that reaches beyond the drawn point has a share of its own, so it is never the true one.
+    points = rng.random(count) * wrong[rows]
+    given[rows] = (reach[rows] <= points[:, None]).sum(axis=1)
+    return given
+
+
 def flip_by_matrix(labels: ArrayLike, matrix: ArrayLike, rng: np.random.Generator) -> Int64s:
     """Draw every given label from its true class's row of a transition matrix.
 
@@ -130,10 +172,27 @@ def _check_flip(labels: ArrayLike, rate: float, num_classes: int) -> Int64s:
     return check_labels(labels, num_classes)
 
 
-def _draw_rows(movable: Int64s, rate: float, total: int, rng: np.random.Generator) -> Int64s:
-    count = round(rate * total)
-    if count > len(movable):
+def _check_probabilities(probabilities: ArrayLike, count: int) -> NDArray[np.float64]:
+    """Give them as a copy that may be written to, or refuse them."""
+    checked = np.array(probabilities, dtype=np.float64)
+    if checked.ndim != 2 or len(checked) != count:
         raise DataError(
-            f"a rate of {rate} of {total} labels is {count}, but only {len(movable)} can move; lower it"
+            f"class probabilities must be [N, K] for {count} labels, not of shape {checked.shape}"
         )
+    if not np.isfinite(checked).all() or (checked < 0).any() or (checked.sum(axis=1) <= 0).any():
+        raise DataError("class probabilities must be 0 or above, and above 0 for a class of each image")
+    return checked
+
+
+def _draw_rows(movable: Int64s, rate: float, total: int, rng: np.random.Generator) -> Int64s:
+    count = _count_moves(len(movable), rate, total)
     return rng.permutation(movable)[:count]
+
+
+def _count_moves(movable: int, rate: float, total: int) -> int:
+    count = round(rate * total)
+    if count > movable:
+        raise DataError(
+            f"a rate of {rate} of {total} labels is {count}, but only {movable} can move; lower it"
+        )
+    return count

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lauter.errors import ConfigError, DataError
-from lauter.noise.labels import flip_by_map, flip_by_matrix, flip_pairs, flip_symmetric
+from lauter.noise.labels import flip_by_instance, flip_by_map, flip_by_matrix, flip_pairs, flip_symmetric
 from lauter.noise.long_tail import long_tail_index
 from lauter.noise.open_set import CIFAR10_LIKE_CIFAR100, CIFAR100_LIKE_CIFAR10, choose_open
 from lauter.noise.seeding import step_generator
 from lauter.noise.transition import CLEAN, check_labels, noise_kinds
 
 Int64s = NDArray[np.int64]
-ClosedKind = Literal["none", "symmetric", "map", "pairs", "matrix", "human"]
+ClosedKind = Literal["none", "symmetric", "map", "pairs", "instance", "matrix", "human"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class NoiseRecipe:
     Attributes:
         name: for titles and records.
         ratio: imbalance, largest class over smallest; 1 keeps every image.
-        closed_kind: 'symmetric', 'map' (asymmetric), 'pairs' (to the next class), 'matrix' (drawn from
-            ``transition``), 'human' (labels that people gave) or 'none'.
+        closed_kind: 'symmetric', 'map' (asymmetric), 'pairs' (to the next class), 'instance' (where a
+            model would err, and as it would), 'matrix' (drawn from ``transition``), 'human' (labels that
+            people gave) or 'none'.
         closed_rate: share of images whose label moves to another class; 0 for 'none', and for 'matrix' and
             'human', which bring their own rate.
         open_rate: share of images that are replaced, among those with a right label.
@@ -97,9 +98,11 @@ _OVER_CIFAR100: dict[str, Any] = {
 RECIPES: dict[str, NoiseRecipe] = {
     "ncifar10-mild": NoiseRecipe("ncifar10-mild", 10, "symmetric", 0.2, 0.1, **_OVER_CIFAR10),
     "ncifar10": NoiseRecipe("ncifar10", 10, "symmetric", 0.3, 0.2, **_OVER_CIFAR10),
+    "ncifar10-hard": NoiseRecipe("ncifar10-hard", 50, "instance", 0.4, 0.3, **_OVER_CIFAR10),
     "ncifar10-human": NoiseRecipe("ncifar10-human", 10, "human", 0.0, 0.2, **_OVER_CIFAR10),
     "ncifar100-mild": NoiseRecipe("ncifar100-mild", 10, "symmetric", 0.2, 0.1, **_OVER_CIFAR100),
     "ncifar100": NoiseRecipe("ncifar100", 10, "symmetric", 0.3, 0.2, **_OVER_CIFAR100),
+    "ncifar100-hard": NoiseRecipe("ncifar100-hard", 20, "instance", 0.4, 0.3, **_OVER_CIFAR100),
     "ncifar100-human": NoiseRecipe("ncifar100-human", 10, "human", 0.0, 0.2, **_OVER_CIFAR100),
 }
 
@@ -156,6 +159,30 @@ def find_recipe(name: str) -> NoiseRecipe:
     return RECIPES[name]
 
 
+def check_inputs(recipe: NoiseRecipe, **inputs: ArrayLike | None) -> None:
+    """Refuse a recipe without what it needs, or with what it does not use.
+
+    Args:
+        recipe: what is to be done.
+        inputs: human_labels, class_probabilities and open_candidates, or those of them that are known by now.
+
+    Raises:
+        ConfigError: one of these is missing, or given and not used.
+    """
+    used = {
+        "human_labels": recipe.closed_kind == "human",
+        "class_probabilities": recipe.closed_kind == "instance",
+        "open_candidates": recipe.open_rate > 0,
+    }
+    for name, values in inputs.items():
+        title = "open images" if name == "open_candidates" else name
+        if used[name] and values is None:
+            meant = f" (meant: {recipe.open_base})" if title == "open images" and recipe.open_base else ""
+            raise ConfigError(f"recipe {recipe.name!r} needs {title}{meant}")
+        if values is not None and not used[name]:
+            raise ConfigError(f"recipe {recipe.name!r} does not use {title}; leave them out")
+
+
 def apply_recipe(
     recipe: NoiseRecipe,
     labels: ArrayLike,
@@ -164,6 +191,7 @@ def apply_recipe(
     *,
     head_size: int | None = None,
     human_labels: ArrayLike | None = None,
+    class_probabilities: ArrayLike | None = None,
     open_candidates: ArrayLike | None = None,
     clip: bool = False,
 ) -> Corruption:
@@ -180,6 +208,8 @@ def apply_recipe(
         head_size: images of the largest class; by default as many as the classes allow. Only with a ratio
             above 1, or to balance at a ratio of 1.
         human_labels: [N] labels that people gave, for 'human'.
+        class_probabilities: [N, K] of a model that did not see the labels it judges, for 'instance'; see
+            :func:`lauter.noise.learn_confusions`.
         open_candidates: rows of the open source that may be used, where ``open_rate`` is above 0.
         clip: let classes with too few images fall short of the long tail.
 
@@ -188,23 +218,21 @@ def apply_recipe(
 
     Raises:
         DataError: labels are out of range, or there are too few images for the long tail or the rates.
-        ConfigError: human labels or open candidates are missing, or given and not used.
+        ConfigError: human labels, class probabilities or open candidates are missing, or given and not used.
     """
     true = check_labels(labels, num_classes)
-    for name, values, used in (
-        ("human_labels", human_labels, recipe.closed_kind == "human"),
-        ("open images", open_candidates, recipe.open_rate > 0),
-    ):
-        if used and values is None:
-            meant = f" (meant: {recipe.open_base})" if name == "open images" and recipe.open_base else ""
-            raise ConfigError(f"recipe {recipe.name!r} needs {name}{meant}")
-        if values is not None and not used:
-            raise ConfigError(f"recipe {recipe.name!r} does not use {name}; leave them out")
+    check_inputs(
+        recipe,
+        human_labels=human_labels,
+        class_probabilities=class_probabilities,
+        open_candidates=open_candidates,
+    )
     index = np.arange(len(true), dtype=np.int64)
     if recipe.ratio > 1 or head_size is not None:
         rng = step_generator(seed, "long tail")
         index = long_tail_index(true, recipe.ratio, rng, head_size, num_classes=num_classes, clip=clip)
-    given = _flip(recipe, true, index, num_classes, human_labels, step_generator(seed, "closed"))
+    brought = human_labels if class_probabilities is None else class_probabilities
+    given = _flip(recipe, true, index, num_classes, brought, step_generator(seed, "closed"))
     kept_true = true[index]
     foreign = np.full(len(index), -1, dtype=np.int64)
     if open_candidates is not None:
@@ -221,7 +249,7 @@ def _flip(
     true: Int64s,
     index: Int64s,
     num_classes: int,
-    human_labels: ArrayLike | None,
+    brought: ArrayLike | None,
     rng: np.random.Generator,
 ) -> Int64s:
     kept = true[index]
@@ -237,11 +265,19 @@ def _flip(
                 f"recipe {recipe.name!r}: {len(recipe.transition)} matrix rows for {num_classes} classes"
             )
         return flip_by_matrix(kept, recipe.transition, rng)
-    if human_labels is not None:
-        human = check_labels(human_labels, num_classes)
-        if len(human) != len(true):
+    if brought is None:
+        return kept
+    rows = np.asarray(brought)
+    if recipe.closed_kind == "instance":
+        if rows.shape != (len(true), num_classes):
             raise DataError(
-                f"{len(human)} human labels for {len(true)} images; expected one for each, in their order"
+                f"class probabilities of shape {rows.shape} for {len(true)} images of {num_classes} classes; "
+                "expected a row for each image, in their order"
             )
-        return human[index]
-    return kept
+        return flip_by_instance(kept, recipe.closed_rate, rows[index], rng)
+    human = check_labels(rows, num_classes)
+    if len(human) != len(true):
+        raise DataError(
+            f"{len(human)} human labels for {len(true)} images; expected one for each, in their order"
+        )
+    return human[index]

@@ -87,6 +87,28 @@ def estimate_prior(labels: Int64s, weights: Floats, num_classes: int) -> Floats:
     return np.asarray(counts / counts.sum())
 
 
+def take_out_prior(beliefs: Floats, prior: Floats) -> Floats:
+    r"""Beliefs as they would be if all classes were equally frequent.
+
+    .. math:: \bar p_{ik} = \frac{p_{ik} / \pi_k}{\sum_l p_{il} / \pi_l}
+
+    So frequent classes do not swallow rare ones where classes are compared.
+
+    Args:
+        beliefs: [N, K] under the training prior.
+        prior: [K] class shares, positive.
+
+    Returns:
+        [N, K], rows sum to 1.
+
+    Example:
+        >>> take_out_prior(np.array([[0.6, 0.4]]), np.array([0.75, 0.25]))
+        array([[0.33333333, 0.66666667]])
+    """
+    balanced = beliefs / prior
+    return np.asarray(balanced / balanced.sum(1, keepdims=True))
+
+
 class EpochEnsemble:
     r"""Running mean of a network's predicted probabilities over epochs.
 

@@ -18,19 +18,28 @@ it that are labelled c and look like something else.
 
 The uniform part is estimated as in multiple testing (Storey, 2002; two-groups model: Efron, 2001), the
 density of u as the closest increasing one (Grenander, 1956).
+
+Beside it stand the rules of others, so that what a filter is worth can be measured: a two-part mixture on
+belief or loss, confident learning's thresholds, and no filter at all.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
 from lauter.data.dataset import UNLABELLED, Int64s
-from lauter.errors import ConfigError
+from lauter.errors import ConfigError, DataError
 from lauter.noisy.beliefs import Floats
+from lauter.noisy.confident import find_thresholds, score_confidence
+from lauter.noisy.mixture import split_by_mixture
 
 _BINS = 100
 _LEVELS = np.linspace(0.15, 0.9, 31)  # where the height of the uniform part is looked for
+_TOLERANCE = 1e-6  # equal beliefs must reach their own mean, however it was rounded
 
 
 @dataclass(frozen=True)
@@ -38,18 +47,36 @@ class FilterConfig:
     """How labels are judged from beliefs.
 
     Attributes:
+        kind: two-groups (beliefs compared with those of wrong labels), mixture (two Gaussians), confident
+            (confident learning's thresholds) or none (every label is kept).
+        signal: what a mixture is fitted to: belief (in the given label) or loss (of each image).
+        scope: whether a mixture is fitted once, global, or for each class.
         keep_above: a label is kept when it is right with at least this probability.
         cap: largest share of a class that may be left out; its most credible labels then stay.
         confidence_groups: groups by confidence within the class that an image resembles most.
         pooling: images by which a class's noise rate is drawn to the overall one.
     """
 
+    kind: Literal["two-groups", "mixture", "confident", "none"] = "two-groups"
+    signal: Literal["belief", "loss"] = "belief"
+    scope: Literal["global", "class"] = "global"
     keep_above: float = 0.5
     cap: float = 0.9
     confidence_groups: int = 10
     pooling: float = 30.0
 
     def __post_init__(self) -> None:
+        if self.kind not in _RULES:
+            raise ConfigError(f"filter kind must be one of {', '.join(_RULES)}, not {self.kind!r}")
+        if self.signal not in ("belief", "loss"):
+            raise ConfigError(f"filter signal must be belief or loss, not {self.signal!r}")
+        if self.scope not in ("global", "class"):
+            raise ConfigError(f"filter scope must be global or class, not {self.scope!r}")
+        if self.kind != "mixture" and (self.signal, self.scope) != ("belief", "global"):
+            raise ConfigError(
+                f"filter signal {self.signal!r} and scope {self.scope!r} are a mixture's; "
+                f"choose kind mixture instead of {self.kind}, or leave them out"
+            )
         if not 0 <= self.keep_above <= 1 or not 0 < self.cap <= 1:
             raise ConfigError(
                 f"filter keep_above must be in [0, 1] and cap in (0, 1], not {self.keep_above} and {self.cap}"
@@ -75,37 +102,154 @@ class Assessment:
 
     p_right: Floats
     standing: Floats
-    kept: np.typing.NDArray[np.bool_]
+    kept: NDArray[np.bool_]
     noise_rate: float
     class_noise_rates: Floats
 
 
-def assess_labels(beliefs: Floats, labels: Int64s, config: FilterConfig | None = None) -> Assessment:
-    """Judge every given label.
+@dataclass(frozen=True, eq=False)
+class _Judgement:
+    """What a rule says about the labelled images, before the cap; attributes as in :class:`Assessment`."""
+
+    right: Floats
+    standing: Floats
+    passes: NDArray[np.bool_]
+    noise_rate: float
+    class_noise_rates: Floats
+
+
+def assess_labels(
+    beliefs: Floats, labels: Int64s, config: FilterConfig | None = None, *, losses: Floats | None = None
+) -> Assessment:
+    r"""Judge every given label.
+
+    By ``config.kind``, with :math:`c = \tilde y_i`:
+
+    - ``two-groups``: Bayes' rule on the standing u, see the head of this file.
+    - ``mixture``: the posterior of the right part of two Gaussians fitted to :math:`p_i[c]` (right labels
+      are the higher part) or to the losses (the lower part), over all labels or over each class's.
+    - ``confident``: kept where :math:`p_i[c] \ge t_c` or no other class has :math:`p_i[k] \ge t_k`, with the
+      mean of :math:`p_j[k]` over what is labelled k as :math:`t_k`. The rule knows no probability:
+      ``p_right`` orders the kept labels within [0.5, 1] and the others within [0, 0.5] by the margin
+      :math:`p_i[c] - \max_{k \ne c} p_i[k]`, and the noise rate is the share that fails the rule.
+    - ``none``: every label is right and kept.
 
     Args:
         beliefs: [N, K] distributions, as free of the image's own label as can be.
         labels: [N] given labels, -1 where there is none.
-        config: thresholds and caps.
+        config: the rule, its thresholds and caps.
+        losses: [N] loss of each image against its given label; only a mixture on losses looks at them, and
+            only where there is a label.
 
     Returns:
         The assessment; the cap per class is already respected in ``kept``.
+
+    Raises:
+        ConfigError: the mixture is to be fitted to losses, and there are none.
+        DataError: shapes do not fit, or the loss of a labelled image is not finite.
+
+    Source: the mixture on losses after Arazo et al. (2019), arXiv 1904.11238, and Li et al. (2020),
+    arXiv 2002.07394; the thresholds after Northcutt, Jiang and Chuang (2021), arXiv 1911.00068. Departures:
+    the mixture may be one of beliefs; an image that passes no threshold keeps its label, and one that passes
+    that of its own label too, whichever class it passes by more; the cap. Two-groups is ours.
     """
     config = config or FilterConfig()
-    num_classes = beliefs.shape[1]
+    if beliefs.ndim != 2 or labels.shape != beliefs.shape[:1]:
+        raise DataError(
+            f"beliefs must be [N, K] and labels [N], not {list(beliefs.shape)} and {list(labels.shape)}"
+        )
     known = np.flatnonzero(labels != UNLABELLED)
-    given, known_beliefs = labels[known], beliefs[known]
-    foreign = (known_beliefs.argmax(1) != given).astype(np.float64)
+    p_right, standing = np.zeros(len(labels)), np.zeros(len(labels))
+    kept = np.zeros(len(labels), dtype=bool)
+    known_losses = _take_losses(losses, labels, known) if config.signal == "loss" else None
+    if not len(known):
+        return Assessment(p_right, standing, kept, 0.0, np.zeros(beliefs.shape[1]))
+    given = labels[known]
+    found = _RULES[config.kind](beliefs[known], given, config, known_losses)
+    p_right[known], standing[known] = found.right, found.standing
+    kept[known] = _keep_with_cap(found.passes, found.right, given, config.cap)
+    return Assessment(p_right, standing, kept, found.noise_rate, found.class_noise_rates)
+
+
+def _judge_in_two_groups(
+    beliefs: Floats, given: Int64s, config: FilterConfig, losses: Floats | None
+) -> _Judgement:
+    foreign = (beliefs.argmax(1) != given).astype(np.float64)
     for last in (False, True):
-        standing = _rank_in_null(known_beliefs, given, foreign, config.confidence_groups)
-        right, rates = _split_groups(standing, given, num_classes, config.pooling)
+        standing = _rank_in_null(beliefs, given, foreign, config.confidence_groups)
+        right, rates = _split_groups(standing, given, beliefs.shape[1], config.pooling)
         if not last:  # an image that resembles its own class may carry its label wrongly all the same
             foreign = np.where(foreign == 1, 1.0, 1 - right)
-    p_right, all_standing = np.zeros(len(labels)), np.zeros(len(labels))
-    p_right[known], all_standing[known] = right, standing
-    kept = np.zeros(len(labels), dtype=bool)
-    kept[known] = _keep_with_cap(right, given, num_classes, config)
-    return Assessment(p_right, all_standing, kept, float(np.mean(1 - right)) if len(right) else 0.0, rates)
+    return _Judgement(right, standing, right >= config.keep_above, float(np.mean(1 - right)), rates)
+
+
+def _judge_by_mixture(
+    beliefs: Floats, given: Int64s, config: FilterConfig, losses: Floats | None
+) -> _Judgement:
+    values = -beliefs[np.arange(len(given)), given] if losses is None else losses
+    right = split_by_mixture(values, given if config.scope == "class" else None)
+    return _judge_plainly(beliefs, given, config, right, right >= config.keep_above, 1 - right)
+
+
+def _judge_by_confidence(
+    beliefs: Floats, given: Int64s, config: FilterConfig, losses: Floats | None
+) -> _Judgement:
+    probs = np.clip(beliefs, 0, 1)  # a mean of distributions may round to just above 1
+    passed = probs >= find_thresholds(probs, given) - _TOLERANCE
+    passes = passed[np.arange(len(given)), given] | ~passed.any(1)
+    right = (score_confidence(probs, given) + passes) / 2
+    return _judge_plainly(beliefs, given, config, right, passes, (~passes).astype(np.float64))
+
+
+def _keep_all(beliefs: Floats, given: Int64s, config: FilterConfig, losses: Floats | None) -> _Judgement:
+    everything = np.ones(len(given))
+    return _judge_plainly(beliefs, given, config, everything, everything > 0, 1 - everything)
+
+
+_RULES: dict[str, Callable[[Floats, Int64s, FilterConfig, Floats | None], _Judgement]] = {
+    "two-groups": _judge_in_two_groups,
+    "mixture": _judge_by_mixture,
+    "confident": _judge_by_confidence,
+    "none": _keep_all,
+}
+
+
+def _judge_plainly(
+    beliefs: Floats,
+    given: Int64s,
+    config: FilterConfig,
+    right: Floats,
+    passes: NDArray[np.bool_],
+    wrong: Floats,
+) -> _Judgement:
+    """A rule's verdicts with noise rates that are means of ``wrong`` [n], and standings as anywhere."""
+    foreign = (beliefs.argmax(1) != given).astype(np.float64)
+    standing = _rank_in_null(beliefs, given, foreign, config.confidence_groups)
+    overall = float(np.mean(wrong))
+    counts = np.bincount(given, minlength=beliefs.shape[1])
+    sums = np.bincount(given, wrong, minlength=beliefs.shape[1])
+    rates = (sums + config.pooling * overall) / np.maximum(counts + config.pooling, 1)
+    return _Judgement(right, standing, passes, overall, rates)
+
+
+def _take_losses(losses: Floats | None, labels: Int64s, known: Int64s) -> Floats:
+    if losses is None:
+        raise ConfigError(
+            "filter signal 'loss' needs the loss of each image, and none was given; choose signal 'belief' "
+            "where the training keeps no losses"
+        )
+    if losses.shape != labels.shape:
+        raise DataError(
+            f"losses must be one per image, {list(labels.shape)}, not of shape {list(losses.shape)}"
+        )
+    found = np.asarray(losses[known], dtype=np.float64)
+    if not np.isfinite(found).all():
+        row = int(known[np.flatnonzero(~np.isfinite(found))[0]])
+        raise DataError(
+            f"the loss of image {row} is {losses[row]}; every labelled image needs a finite one: "
+            "the filter asks for them after the first epoch at the earliest"
+        )
+    return found
 
 
 def _split_groups(standing: Floats, given: Int64s, num_classes: int, pooling: float) -> tuple[Floats, Floats]:
@@ -163,13 +307,12 @@ def _posterior(standing: Floats, overall: float, rates: Floats) -> Floats:
     return np.asarray((1 - rates) * likelihood / ((1 - rates) * likelihood + rates))
 
 
-def _keep_with_cap(
-    right: Floats, given: Int64s, num_classes: int, config: FilterConfig
-) -> np.typing.NDArray[np.bool_]:
-    kept = right >= config.keep_above
-    for label in range(num_classes):
+def _keep_with_cap(passes: NDArray[np.bool_], right: Floats, given: Int64s, cap: float) -> NDArray[np.bool_]:
+    """Keep what passes, and of each class at least the most credible 1 - cap."""
+    kept = passes.copy()
+    for label in np.unique(given):
         rows = np.flatnonzero(given == label)
-        least = int(np.ceil((1 - config.cap) * len(rows)))
+        least = int(np.ceil((1 - cap) * len(rows)))
         if kept[rows].sum() < least:
             kept[rows[np.argsort(-right[rows], kind="stable")[:least]]] = True
-    return np.asarray(kept)
+    return kept

@@ -40,6 +40,16 @@ class Cost:
     images: int = 0
     flops: float = 0.0
 
+    def add(self, images: int, flops: float) -> None:
+        """Add images and their operations."""
+        self.images += images
+        self.flops += flops
+
+    def take_further(self, stage: Stage) -> None:
+        """Take in what a stage counted beside its steps' own views (see :meth:`Stage.count`)."""
+        self.add(stage.further_images, stage.further_flops)
+        stage.further_images, stage.further_flops = 0, 0.0
+
 
 @dataclass
 class Loop:
@@ -130,8 +140,8 @@ class Loop:
             stage.after_step()
             seen += len(batch) * len(batch.views)
             images = len(batch) * sum(view.ndim == 4 for view in batch.views)
-            cost.images += images
-            cost.flops += images * stage.flops_per_image
+            cost.add(images, images * stage.flops_per_image)
+            cost.take_further(stage)
             now = time.monotonic()
             cost.seconds = spent + now - began
             rate = seen / max(now - began, 1e-9)
@@ -152,6 +162,7 @@ class Loop:
         self._check(stage, epoch, meter)
         self._seed(stage, epoch, "end")
         metrics = stage.end_epoch(epoch)
+        cost.take_further(stage)
         seconds = time.monotonic() - began
         cost.seconds = spent + seconds
         record = {

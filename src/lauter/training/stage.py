@@ -52,6 +52,8 @@ class Stage:
         weights: factor of each loss term; 1 where a term is not named.
         flops_per_image: forward multiply-adds times two of everything a training image passes through,
             backward passes included; for the cost account.
+        further_images: images counted beside those (:meth:`count`) since the loop last took them in.
+        further_flops: their operations.
     """
 
     def __init__(
@@ -71,6 +73,13 @@ class Stage:
         self.trained: list[Trained] = []
         self.weights = dict(weights or {})
         self.flops_per_image = flops_per_image
+        self.further_images = 0
+        self.further_flops = 0.0
+
+    def count(self, images: int, flops_per_image: float) -> None:
+        """Add images to the cost account that pass through a network beside the step's own views."""
+        self.further_images += images
+        self.further_flops += images * flops_per_image
 
     def train_with(self, parameters: ParameterGroups, config: OptimizerConfig) -> None:
         """Add an optimiser over some parameters.

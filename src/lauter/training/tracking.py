@@ -40,6 +40,12 @@ class Watch:
     runtime: Runtime
     image_size: int
 
+    def see_holdout(self, network: Network) -> Predictions:
+        """What a network says about the unchanged images of the hold-out."""
+        return predict(
+            network, self.data.images, self.runtime, index=self.holdout, image_size=self.image_size
+        )
+
 
 class Tracker:
     """Follows one network through one stage.
@@ -66,9 +72,7 @@ class Tracker:
     def follow(self, network: Network) -> Predictions:
         """Take in the network as it is after an epoch; gives its predictions for the hold-out."""
         watch = self.watch
-        seen = predict(
-            network, watch.data.images, watch.runtime, index=watch.holdout, image_size=watch.image_size
-        )
+        seen = watch.see_holdout(network)
         classes = seen.classes()
         self.holdout_predictions.append(torch.from_numpy(classes.astype(np.int16)))
         given = watch.data.labels[watch.holdout]

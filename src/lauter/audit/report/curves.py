@@ -13,6 +13,7 @@ Epochs = Sequence[Mapping[str, Any]]
 
 STAGE_NAMES = {
     "pretrain": "Self-supervised pretraining",
+    "pretrain-moco": "Self-supervised pretraining",
     "warmup": "Warm-up",
     "robust": "Robust training",
     "distill": "Distillation",

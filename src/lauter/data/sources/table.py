@@ -17,6 +17,7 @@ from lauter.data.dataset import Int64s
 from lauter.data.sources import columns as col
 from lauter.data.sources.cells import ColumnCells, ParquetCells, check_image_type
 from lauter.data.sources.listing import SPLIT_NAMES, Cells, Listing, order_splits
+from lauter.data.sources.truth import join_truth
 from lauter.errors import DataError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -53,6 +54,8 @@ def list_parquet(
 ) -> Listing:
     """List Parquet files of one schema; the images are read into memory only where they are few.
 
+    Of a whole split, a truth column that is asked for may also stand in ``truth.parquet`` in the folder.
+
     Args:
         files: the files, in order.
         name: short name of the data set.
@@ -67,6 +70,8 @@ def list_parquet(
     """
     where = str(files[0]) if len(files) == 1 else str(folder)
     table, cells = read_parquet(files, folder, columns.image, where)
+    if whole_split is not None:
+        table = join_truth(table, folder, columns.truth, columns.id, whole_split, where)
     return list_table(table, name, folder, where, split, columns, class_names, cells, whole_split)
 
 
