@@ -188,7 +188,8 @@ def test_the_truth_never_leaks(data: Dataset, quick_fit: Fit) -> None:
     assert "f1" not in blind.metrics["labels"]
     assert informed.metrics["labels"]["true_noise_rate"] == pytest.approx(10 / 42)
     assert lying.metrics["labels"]["true_noise_rate"] != informed.metrics["labels"]["true_noise_rate"]
-    without_truth = {"images", "counts", "noise_rate", "noise_rate_by_class", "transition_matrix", "faults"}
+    rates = {"noise_rate", "closed_rate", "open_rate", "noise_rate_by_class", "transition_matrix"}
+    without_truth = {"images", "counts", "faults", *rates}
     assert set(blind.metrics["labels"]) == without_truth
     for name in without_truth:
         assert blind.metrics["labels"][name] == informed.metrics["labels"][name]

@@ -95,7 +95,7 @@ def test_labels_teach_nothing_and_being_followed_changes_nothing(
     first, second = run(blind, configure(method)), run(followed, configure(method, monitor_every=1))
     for name, module in first.modules.items():
         torch.testing.assert_close(module.state_dict(), second.modules[name].state_dict(), rtol=0, atol=0)
-    costs = blind.loop.costs["pretrain"], followed.loop.costs["pretrain"]
+    costs = blind.loop.costs[first.name], followed.loop.costs[second.name]
     looked_at = 2 * (len(followed.labelled_train) + int(followed.data.labelled[followed.holdout].sum()))
     assert [cost.images for cost in costs] == [2 * 2 * 60, 2 * 2 * 60 + looked_at]
     flops = count_flops(first.network)
