@@ -36,7 +36,7 @@ class FitConfig:
         baseline: whether the same student is also trained by plain cross-entropy on the given labels.
         seed: of everything drawn.
         pretrain: self-supervised pretraining of the teacher.
-        warmup: its head, alone.
+        warmup: its head alone, or what else comes before labels are judged.
         robust: the teacher on kept and corrected labels.
         distill: the student.
         supervised: the baseline; its epochs are set so that it sees as many images as the student.

@@ -43,7 +43,16 @@ def test_methods_leave_records_with_their_whole_cost_and_are_not_run_twice(
     digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = micro_config()
-    methods = ["fnf", "ce", "ce-ssl", "ce-equal-cost", "no-pretraining", "two-networks"]
+    methods = [
+        "fnf",
+        "ce",
+        "ce-ssl",
+        "ce-equal-cost",
+        "mixup",
+        "no-pretraining",
+        "with-two-networks",
+        "with-mixup",
+    ]
     measure = lambda: noisy.measure_noisy("digits", 3, (tmp_path, tmp_path), tmp_path, config, methods)  # noqa: E731
     records = measure()
     found = {(record.method, record.metric): record.value for record in records}
@@ -53,11 +62,17 @@ def test_methods_leave_records_with_their_whole_cost_and_are_not_run_twice(
         assert found[method, "cost_images"] > 0
     flops = {method: found[method, "cost_flops"] for method in methods}
     assert found["fnf", "label_true_noise_rate"] == pytest.approx(0.3)
+    # The rival that mixes is one network without a judge; the recipe that mixes has one.
+    assert ("mixup", "label_f1") not in found
+    assert 0 <= found["with-mixup", "label_f1"] <= 1
+    assert flops["mixup"] == flops["ce"]
+    assert found["fnf", "label_closed_true"] == pytest.approx(0.3)
+    assert found["fnf", "label_closed_low"] <= found["fnf", "label_closed_estimated"]
     # Pretraining is in the cost of whoever starts from it, shared or not.
     assert flops["ce-ssl"] - flops["ce"] == pytest.approx(flops["fnf"] - flops["no-pretraining"], rel=0.01)
     epoch = flops["ce"] / 2
     assert abs(flops["ce-equal-cost"] - flops["fnf"]) <= epoch
-    assert flops["two-networks"] > flops["fnf"] + epoch
+    assert flops["with-two-networks"] > flops["fnf"] + epoch
 
     def refuse(*_: object) -> None:
         raise AssertionError("measured again")
@@ -77,7 +92,13 @@ def test_a_work_folder_with_other_settings_is_refused(digits: None, tmp_path: Pa
     assert noisy.measure_noisy("digits", 3, folders, tmp_path, threads, []) == []
 
 
-def test_an_unknown_method_is_refused(digits: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["elf", "ce-equal-cost-ssl", "teacher"])
+def test_an_unknown_method_is_refused(name: str, digits: None, tmp_path: Path) -> None:
     config = micro_config()
-    with pytest.raises(ConfigError, match=r"method must be one of fnf, ce, .* not 'elf'"):
-        noisy.measure_noisy("digits", 3, (tmp_path, tmp_path), tmp_path, config, ["elf"])
+    with pytest.raises(ConfigError, match=rf"method must be one of fnf, ce, .* not '{name}'"):
+        noisy.measure_noisy("digits", 3, (tmp_path, tmp_path), tmp_path, config, [name])
+
+
+def test_an_unknown_data_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data must be one of ncifar10, .* not 'cifar'"):
+        noisy.measure_noisy("cifar", 0, (tmp_path, tmp_path), tmp_path, micro_config())

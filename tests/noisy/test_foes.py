@@ -19,8 +19,11 @@ class Notebook:
     def __init__(self) -> None:
         self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def remember(self, index: Tensor, logits: Tensor, features: Tensor) -> None:
-        self.seen.append((index, logits, features))
+    def remember(self, index: Tensor, logits: Tensor, features: Tensor, log_prior: Tensor) -> None:
+        self.seen.append((index, logits, log_prior))
+
+
+LOG_PRIOR = torch.tensor([0.5, 0.3, 0.2]).log()
 
 
 @pytest.fixture
@@ -48,26 +51,27 @@ def test_guesses_are_sharpened_means_and_the_judge_sees_the_images_unmixed(
     network: Network, batch: Batch
 ) -> None:
     config, notebook = FoesConfig(mixup=4.0, rejected="mixmatch", temperature=0.5), Notebook()
-    found = show_and_guess(network, batch, notebook, config)  # type: ignore[arg-type]
-    first, second = (network(view).logits.detach().double().softmax(1) for view in batch.views)
+    found = show_and_guess(network, batch, notebook, LOG_PRIOR, config)  # type: ignore[arg-type]
+    first, second = ((network(view).logits.detach() + LOG_PRIOR).softmax(1) for view in batch.views)
     for row in range(5):
         mean = [(float(first[row, k]) + float(second[row, k])) / 2 for k in range(3)]
         total = sum(value**2 for value in mean)
         assert found is not None
         np.testing.assert_allclose(found[row].tolist(), [value**2 / total for value in mean], rtol=1e-5)
-    ((index, logits, _),) = notebook.seen
+    ((index, logits, log_prior),) = notebook.seen
+    torch.testing.assert_close(log_prior, LOG_PRIOR)
     torch.testing.assert_close(index, batch.index)
     torch.testing.assert_close(logits, network(batch.images).logits)
     assert found is not None
     assert not found.requires_grad
-    assert show_and_guess(network, batch, notebook, FoesConfig(mixup=1.0)) is None  # type: ignore[arg-type]
+    assert show_and_guess(network, batch, notebook, LOG_PRIOR, FoesConfig(mixup=1.0)) is None  # type: ignore[arg-type]
 
 
 def test_mixed_losses_are_those_of_a_plain_loop(network: Network, batch: Batch) -> None:
     config = FoesConfig(mixup=4.0, rejected="mixmatch")
     targets, weights = torch.tensor([0, 2, 1, -1, 1]), torch.tensor([1.0, 0.25, 0.5, 0.0, 0.0])
     guesses = torch.tensor([[0.2, 0.5, 0.3]] * 5)
-    log_prior = torch.tensor([0.5, 0.3, 0.2]).log()
+    log_prior = LOG_PRIOR
     share, partner = draw(config, 5, seed=11)
     torch.manual_seed(11)
     found = learn_mixed(network, batch, targets, weights, guesses, log_prior, config, progress=0.4)
@@ -81,7 +85,7 @@ def test_mixed_losses_are_those_of_a_plain_loop(network: Network, batch: Batch) 
             label = int(targets[other])
             losses.append(0.0 if label < 0 else -float(log_probs[label]))
             trust.append(part * float(weights[other]))
-            distance = [(float(logits.softmax(0)[k]) - float(guesses[other, k])) ** 2 for k in range(3)]
+            distance = [(float(log_probs.exp()[k]) - float(guesses[other, k])) ** 2 for k in range(3)]
             errors.append(sum(distance) / 3)
             distrust.append(part * (1 - float(weights[other])))
     expected = sum(a * b for a, b in zip(losses, trust, strict=True)) / sum(trust)

@@ -55,7 +55,7 @@ def show(judge: Judge, data: Dataset) -> Predictions:
     """Let the judge see every training image as the truth has it; gives the same of the hold-out."""
     logits = torch.from_numpy(believe(data)).log().float() - judge.log_prior
     features = torch.from_numpy(believe(data)).float()
-    judge.remember(torch.from_numpy(TRAIN), logits[TRAIN], features[TRAIN])
+    judge.remember(torch.from_numpy(TRAIN), logits[TRAIN], features[TRAIN], judge.log_prior)
     return Predictions(logits[HOLDOUT], features[HOLDOUT])
 
 

@@ -14,7 +14,7 @@ from lauter.models import create_network
 from lauter.noisy.foes import FoesConfig
 from lauter.noisy.judge import JudgeConfig
 from lauter.noisy.pretrain import PretrainConfig
-from lauter.noisy.recipe import NoisyConfig, train_robustly
+from lauter.noisy.recipe import NoisyConfig, pretrain, train_robustly
 from lauter.noisy.robust import RobustConfig, RobustStage
 from lauter.noisy.warmup import WarmupConfig
 from lauter.training.setup import Setup
@@ -92,6 +92,19 @@ def test_every_part_can_be_switched_off(run: Run, make_data: Callable[..., Datas
         np.testing.assert_array_equal(judged.beliefs, expected)
         torch.testing.assert_close(judged.log_prior, torch.zeros(3), rtol=0, atol=0)
         assert stage.evaluated is stage.network
+
+
+def test_pretraining_is_drawn_from_the_seed_whatever_was_drawn_before(
+    make_data: Callable[..., Dataset], make_setup: Callable[..., Setup]
+) -> None:
+    weights = []
+    for draws in (0, 7):
+        torch.manual_seed(1)
+        network = create_network("resnet8", 3, image_size=16)
+        torch.rand(draws)
+        pretrain(make_setup(make_data(60)), network, CONFIG.pretrain)
+        weights.append(network.backbone.state_dict())
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("foes", FOES.values(), ids=FOES)

@@ -24,6 +24,10 @@ def _change(place: str, **values: Any) -> Change:
     return lambda config: change(config, tuple(place.split(".")))
 
 
+def _chain(first: Change, second: Change) -> Change:
+    return lambda config: second(first(config))
+
+
 WITHOUT: dict[str, Change] = {
     "no-pretraining": _change("pretrain", method="none"),
     "no-warmup": _change("warmup", kind="none"),
@@ -31,14 +35,16 @@ WITHOUT: dict[str, Change] = {
     "no-ensemble": _change("robust.judge", beliefs="neighbours"),
     "no-filter": _change("robust.judge.filter", kind="none"),
     "no-correction": _change("robust.judge.correction", enabled=False),
-    "no-prior-correction": _change("robust", prior_correction=False),
+    "no-prior-correction": _chain(
+        _change("warmup", prior_correction=False), _change("robust", prior_correction=False)
+    ),
     "no-soft-weights": _change("robust.judge", weighting="hard"),
     "no-weight-average": _change("robust", ema_decay=0.0),
 }
-"""One part of the default taken out."""
+"""One part of the default taken out. Without a filter every label counts as right, so none is corrected."""
 
 INSTEAD: dict[str, Change] = {
-    "moco": lambda config: _change("pretrain.optimizer", lr=0.12)(_change("pretrain", method="moco")(config)),
+    "moco": _chain(_change("pretrain", method="moco"), _change("pretrain.optimizer", lr=0.12)),
     "whole-warmup": _change("warmup", kind="whole"),
     "mixture-belief": _change("robust.judge.filter", kind="mixture", signal="belief"),
     "mixture-loss": _change("robust.judge.filter", kind="mixture", signal="loss"),
@@ -49,11 +55,11 @@ INSTEAD: dict[str, Change] = {
 """One part of the default exchanged for another of its kind."""
 
 ADDED: dict[str, Change] = {
-    "mixup": _change("robust.foes", mixup=1.0),
-    "two-networks": _change("robust.foes", two_networks=True),
-    "mixmatch": _change("robust.foes", mixup=4.0, rejected="mixmatch"),
-    "prior-penalty": _change("robust.foes", prior_penalty=1.0),
-    "heavy-augmentation": _change("robust.foes", heavy_augmentation=True),
+    "with-mixup": _change("robust.foes", mixup=1.0),
+    "with-two-networks": _change("robust.foes", two_networks=True),
+    "with-mixmatch": _change("robust.foes", mixup=4.0, rejected="mixmatch"),
+    "with-prior-penalty": _change("robust.foes", prior_penalty=1.0),
+    "with-heavy-augmentation": _change("robust.foes", heavy_augmentation=True),
 }
 """One part of other methods added to the default."""
 

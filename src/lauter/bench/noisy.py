@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from lauter.audit.verdicts import make_label_table, score_labels
@@ -18,9 +19,12 @@ from lauter.bench.noisy_data import RIVAL_DATA, NoisyData
 from lauter.bench.records import Record, read_parts, write_part
 from lauter.bench.scores import add_costs, score_stage
 from lauter.config import FitConfig, load_preset, to_plain
+from lauter.data import Dataset
 from lauter.errors import ConfigError
 from lauter.files import read_json, write_json
 from lauter.models import Network, count_flops
+from lauter.noisy.estimates import estimate_noise
+from lauter.noisy.judge import Judge
 from lauter.noisy.recipe import NoisyConfig, pretrain, train_robustly
 from lauter.noisy.rivals import METHODS as RIVALS
 from lauter.noisy.rivals import train_rival
@@ -39,7 +43,7 @@ NETWORK = "resnet20"
 EPOCHS = 40
 FROM_SSL = "-ssl"
 AT_COST = "-equal-cost"
-METHODS = ("fnf", *RIVALS, "ce-ssl", "elr-ssl", "ce-equal-cost", "elr-equal-cost")
+METHODS = ("fnf", *RIVALS, "ce-ssl", "ce-prior-ssl", "elr-ssl", "ce-equal-cost", "elr-equal-cost")
 """fnf: the recipe with its defaults; the rivals; NAME-ssl: a rival from the recipe's own self-supervised
 weights; NAME-equal-cost: a rival for as many operations as the whole recipe took."""
 
@@ -84,10 +88,12 @@ def measure_noisy(
     Raises:
         ConfigError: the work folder was measured with other settings, or a method is unknown.
     """
+    if name not in RIVAL_DATA:
+        raise ConfigError(f"data must be one of {', '.join(RIVAL_DATA)}, not {name!r}")
     data = RIVAL_DATA[name](*folders, seed)
     config = resolve_networks(dataclasses.replace(config, seed=seed), data.train)
     run = RunDirectory(work / name / str(seed))
-    _keep_settings(run, config)
+    _keep_settings(run, config, data.train.fingerprint())
     with Progress(run.path, console) as progress:
         setup = make_setup(data.train, data.test, config, progress, run)
         unit = _Unit(setup, data, config)
@@ -101,9 +107,10 @@ def measure_noisy(
     return read_parts(run.path)
 
 
-def _keep_settings(run: RunDirectory, config: FitConfig) -> None:
+def _keep_settings(run: RunDirectory, config: FitConfig, fingerprint: str) -> None:
     """Write the settings, or see that those of an earlier start were the same; threads may differ."""
-    plain = to_plain(dataclasses.replace(config, runtime=RuntimeConfig()))
+    runtime = dataclasses.replace(config.runtime, threads=0, workers=0)
+    plain = {**to_plain(dataclasses.replace(config, runtime=runtime)), "data": fingerprint}
     place = run.path / "settings.json"
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -126,10 +133,10 @@ class _Unit:
         """Train by a method and score it: {metric: value}."""
         if method == "fnf" or method in VARIANTS:
             return self._measure_recipe(method)
-        rival = method.removesuffix(FROM_SSL).removesuffix(AT_COST)
-        if rival not in RIVALS:
+        if method not in METHODS:
             known = ", ".join((*METHODS, *VARIANTS))
             raise ConfigError(f"method must be one of {known}, not {method!r}")
+        rival = method.removesuffix(FROM_SSL).removesuffix(AT_COST)
         build = self._build_pretrained if method.endswith(FROM_SSL) else self._build
         training = self.config.supervised
         if method.endswith(AT_COST):
@@ -166,7 +173,7 @@ class _Unit:
             for name, value in score_labels(self.data.train, table).items()
             if isinstance(value, float)
         }
-        found["label_noise_estimated"] = stage.judge.assessment.noise_rate
+        found |= compare_rates(self.data.train, stage.judge)
         return stage, add_costs(spent), found
 
     def _measure_recipe(self, method: str) -> dict[str, float]:
@@ -182,3 +189,22 @@ class _Unit:
     def _score(self, stage: TrackedStage, cost: Cost) -> dict[str, float]:
         values = score_stage(stage, cost, self.data.train, self.data.test, self.config.seed)
         return values | {"cost_images": values["images"], "cost_flops": values["flops"]}
+
+
+def compare_rates(data: Dataset, judge: Judge) -> dict[str, float]:
+    """Estimated noise beside the true: all of it, then closed and open, with the ends of their intervals."""
+    if data.true_labels is None:
+        raise ConfigError(f"{data.name} has no true labels to compare estimates with")
+    known = data.labelled
+    truth, given = data.true_labels[known], data.labels[known]
+    estimate = estimate_noise(
+        judge.beliefs, judge.given, judge.assessment.p_right, judge.prior, np.random.default_rng(0)
+    )
+    rates = {"closed": estimate.closed_rate, "open": estimate.open_rate}
+    found = {"label_noise_estimated": judge.assessment.noise_rate}
+    found |= {f"label_{kind}_estimated": rate.value for kind, rate in rates.items()}
+    found |= {f"label_{kind}_low": rate.low for kind, rate in rates.items()}
+    found |= {f"label_{kind}_high": rate.high for kind, rate in rates.items()}
+    found["label_open_true"] = float((truth < 0).mean())
+    found["label_closed_true"] = float(((truth >= 0) & (truth != given)).mean())
+    return found

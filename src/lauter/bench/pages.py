@@ -18,6 +18,7 @@ CLEAN = ("ncifar10-clean", "cifar10n-worst-clean")
 RIVALS = (
     "fnf",
     "ce",
+    "ce-prior",
     "ls",
     "gce",
     "sce",
@@ -29,6 +30,7 @@ RIVALS = (
     "rrl",
     "confident",
     "ce-ssl",
+    "ce-prior-ssl",
     "elr-ssl",
     "ce-equal-cost",
     "elr-equal-cost",
@@ -80,7 +82,16 @@ PAGES = (
         "main",
         NOISY,
         {"balanced_accuracy_last": "balanced accuracy, %"},
-        ("lauter", "ce", "ce-prior", "ce-true", "ce-true-prior", "lauter-teacher", "ce-teacher"),
+        (
+            "lauter",
+            "ce",
+            "ce-equal-cost",
+            "ce-prior",
+            "ce-true",
+            "ce-true-prior",
+            "lauter-teacher",
+            "ce-teacher",
+        ),
         against="ce",
         files=("README.md", "docs/measurements.md"),
     ),
@@ -310,20 +321,21 @@ def render_page(file: ResultFile, page: Page) -> str:
         for record in file.records
         if record.data in page.data and record.metric in page.metrics and record.method in page.methods
     ]
+    against = page.against if any(record.method == page.against for record in chosen) else ""
     columns = []
     for data in page.data:
         for place, (metric, title) in enumerate(page.metrics.items()):
             if any(record.data == data and record.metric == metric for record in chosen):
                 heading = f"{data}, {title}"
                 columns.append(Column(data, metric, title=heading, digits=page.digits))
-                if page.against and place == 0:
+                if against and place == 0:
                     columns.append(
                         Column(
                             data,
                             metric,
-                            title=f"{heading}, against {page.against}",
+                            title=f"{heading}, against {against}",
                             digits=page.digits,
-                            against=page.against,
+                            against=against,
                         )
                     )
     if not columns:

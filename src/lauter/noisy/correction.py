@@ -1,7 +1,7 @@
 """Label correction: which of the labels that are not kept get another one, and what is taught then.
 
 Open images are the danger: a classifier is sure of many of them, and relabelling those does harm. So a
-label is corrected only where the network's ensemble is confident, the neighbours vote for the same class,
+label is corrected only where the beliefs are confident, the neighbours vote for the same class,
 and that has been so for some epochs. The rule is ours.
 """
 
@@ -28,7 +28,7 @@ class CorrectionConfig:
         precision: where above 0, confidence is not used but set anew in every epoch, so that this share of
             the corrected labels is expected to be right.
         targets: what a corrected image is taught: hard (the new class) or soft (the belief in every class).
-        stable_epochs: epochs for which the ensemble must have named the same class.
+        stable_epochs: epochs for which the beliefs must have named the same class.
         first_epoch: epochs of the training before any label is corrected.
         first_share: the same as a share of the training; the later of the two counts.
     """
@@ -104,7 +104,7 @@ def correct_labels(
         suggested: [N] classes of :func:`propose_labels`.
         confidence: [N] beliefs in them.
         agreed: [N] whether ensemble and neighbours name the same class.
-        stable_for: [N] epochs for which the ensemble has named this class.
+        stable_for: [N] epochs for which the beliefs have named this class.
         config: thresholds.
         expected: [N] probabilities of ``expect_right``; only ``config.precision`` looks at them.
         among: [N] images by which ``config.precision`` sets the threshold, such as those that are trained on:

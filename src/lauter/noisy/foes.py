@@ -73,20 +73,28 @@ class FoesConfig:
 
 
 @torch.no_grad()
-def show_and_guess(network: Network, batch: Batch, judge: Judge, config: FoesConfig) -> Tensor | None:
+def show_and_guess(
+    network: Network, batch: Batch, judge: Judge, log_prior: Tensor, config: FoesConfig
+) -> Tensor | None:
     r"""Show the judge the images as they are, not mixed, and guess their labels where that is asked for.
 
-    .. math:: q_{bk} \propto \Big(\tfrac{1}{2} \sum_v \operatorname{softmax}(x_{bv})_k\Big)^{1/T}
+    .. math:: q_{bk} \propto \Big(\tfrac{1}{2} \sum_v \operatorname{softmax}(x_{bv} + \log \pi)_k\Big)^{1/T}
+
+    under the training prior, as the source's networks, which learn it, guess.
 
     Returns:
         [B, K] sharpened guesses, or None.
     """
     output = network(batch.images)
-    judge.remember(batch.index, output.logits, output.features)
+    judge.remember(batch.index, output.logits, output.features, log_prior)
+    logits = [output.logits]
+    if config.guesses:
+        logits.append(network(batch.views[1]).logits)
+    # Weights that autocast lowered in here know no gradient; older versions of torch would use them again.
+    torch.clear_autocast_cache()
     if not config.guesses:
         return None
-    other = network(batch.views[1])
-    mean = (output.logits.softmax(1) + other.logits.softmax(1)) / 2
+    mean = torch.stack([(values + log_prior).softmax(1) for values in logits]).mean(0)
     sharp: Tensor = mean ** (1 / config.temperature)
     return sharp / sharp.sum(1, keepdim=True)
 
@@ -132,9 +140,9 @@ def learn_mixed(
     taught = [cross_entropy(logits, targets[rows], log_prior=log_prior) for _, rows in sides]
     terms = {"classification": average(taught, weights)}
     if guesses is not None:
-        probs = logits.softmax(1)
+        probs = (logits + log_prior).softmax(1)
         errors = [(probs - guesses[rows]).square().mean(1) for _, rows in sides]
         terms["guess"] = progress * average(errors, 1 - weights)
     if config.prior_penalty:
-        terms["prior"] = penalise_prior(logits)
+        terms["prior"] = penalise_prior(logits + log_prior)
     return terms

@@ -115,7 +115,7 @@ class Judge:
         self.neighbours = find_neighbours(features.numpy(), self.neighbour_count)
         self.ensemble = EpochEnsemble(len(data), data.num_classes, config.ensemble_momentum)
         self.ensemble.update(np.arange(len(data)), probabilities)
-        self.prior = estimate_prior(self.given, np.ones(len(data)), data.num_classes)
+        self.prior = estimate_prior(self._taught_labels(), np.ones(len(data)), data.num_classes)
         self.stable_for = np.zeros(len(data), dtype=np.int64)
         self.suggested: Int64s = np.full(len(data), UNLABELLED, dtype=np.int64)
         self.corrected = np.zeros(len(data), dtype=bool)
@@ -126,23 +126,32 @@ class Judge:
         self.assessment: Assessment
         self._judge(epoch=-1)
 
-    def remember(self, index: Tensor, logits: Tensor, features: Tensor) -> None:
-        """Take in what the network shows of a batch: logits [B, K] without the prior, features [B, D]."""
-        self._latest[index] = (logits.detach() + self.log_prior).softmax(1)
+    def remember(self, index: Tensor, logits: Tensor, features: Tensor, log_prior: Tensor) -> None:
+        """Take in what the network shows of a batch.
+
+        Args:
+            index: [B] rows.
+            logits: [B, K].
+            features: [B, D].
+            log_prior: [K] with which the network learns, its own judge's or another's.
+        """
+        self._latest[index] = (logits.detach() + log_prior).softmax(1)
         self._features[index] = features.detach()
 
-    def close_epoch(self, epoch: int, seen: Predictions) -> dict[str, float]:
+    def close_epoch(self, epoch: int, seen: Predictions, log_prior: Tensor | None = None) -> dict[str, float]:
         """Renew beliefs and judge every label again.
 
         Args:
             epoch: which has ended, 0-based.
             seen: what the network says about the hold-out.
+            log_prior: as for :meth:`remember`; the judge's own where None.
 
         Returns:
             noise_rate, kept and corrected (shares of the labelled images), for the log.
         """
         holdout = torch.from_numpy(self.holdout).to(self.device)
-        self.remember(holdout, seen.logits.to(self.device), seen.features.to(self.device))
+        prior = self.log_prior if log_prior is None else log_prior
+        self.remember(holdout, seen.logits.to(self.device), seen.features.to(self.device), prior)
         self.ensemble.update(np.arange(len(self.given)), self._latest.double().cpu().numpy())
         every = self.config.refresh_neighbours
         if every and (epoch + 1) % every == 0:
@@ -184,7 +193,8 @@ class Judge:
         config, right = self.config.correction, self.assessment.p_right
         by_ensemble, _ = propose_labels(self.ensemble.probabilities, self.prior)
         by_votes, _ = propose_labels(self.votes, self.prior)
-        agreed = by_ensemble == by_votes
+        # A source that beliefs are not made of has no veto either.
+        agreed = (by_ensemble == by_votes) | (self.config.beliefs != "both")
         expected = None
         if config.precision:
             trusted = agreed & (self.stable_for >= config.stable_epochs)
@@ -251,6 +261,8 @@ class Judge:
         self.targets = torch.from_numpy(targets).to(self.device)
         if self.config.correction.targets == "soft":
             soft = make_soft_targets(self.given, self.corrected, self.beliefs)
+            counts = (weights[rows, None] * soft[rows]).sum(0) + 0.5
+            self.prior = counts / counts.sum()
             self.targets = torch.from_numpy(soft).float().to(self.device)
         self.weights = torch.from_numpy(weights).float().to(self.device)
         log_prior = torch.log(torch.from_numpy(self.prior)) * self.prior_correction

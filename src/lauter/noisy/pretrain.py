@@ -230,4 +230,8 @@ def make_pretrain_stage(
         setup.loop.progress.say(
             f"pretrain    the queue holds {length:,} keys, half of the images, and not {config.queue:,}"
         )
+    if config.method == "moco" and config.optimizer.lr > 0.2:
+        setup.loop.progress.say(
+            f"pretrain    moco learns badly at pretrain.optimizer.lr {config.optimizer.lr}; 0.12 suits it"
+        )
     return STAGES[config.method](network, batches, config, monitor)

@@ -42,7 +42,9 @@ def pretrain(setup: Setup, network: Network, config: PretrainConfig) -> None:
     view = contrastive_view(setup.augment, setup.image_size)
     batch_size = max(2, min(config.batch_size, len(setup.data) // 2))
     batches = setup.batches("pretrain", np.arange(len(setup.data)), batch_size, (view, view))
-    setup.loop.run_stage(make_pretrain_stage(network, batches, config, setup))
+    with draw_from(setup.loop.seed, "robust"):  # the projector
+        stage = make_pretrain_stage(network, batches, config, setup)
+    setup.loop.run_stage(stage)
 
 
 def train_robustly(setup: Setup, network: Network, config: NoisyConfig, *, prefix: str = "") -> RobustStage:

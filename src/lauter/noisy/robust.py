@@ -119,23 +119,25 @@ class RobustStage(TrackedStage):
         foes = self.config.foes
         targets, weights = heeded.targets[batch.index], heeded.weights[batch.index]
         if foes.mixup:
-            guesses = show_and_guess(network, batch, judge, foes)
+            guesses = show_and_guess(network, batch, judge, heeded.log_prior, foes)
             progress = self._epoch / self.config.epochs
             return learn_mixed(network, batch, targets, weights, guesses, heeded.log_prior, foes, progress)
         output = network(batch.images)
-        judge.remember(batch.index, output.logits, output.features)
+        judge.remember(batch.index, output.logits, output.features, heeded.log_prior)
         values = cross_entropy(output.logits, targets, log_prior=heeded.log_prior)
         terms = {"classification": mean_over(values, weights)}
         if foes.prior_penalty:
-            terms["prior"] = penalise_prior(output.logits)
+            terms["prior"] = penalise_prior(output.logits + heeded.log_prior)
         return terms
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
         """Follow the network, then let every judge renew its beliefs."""
         seen = self.tracker.follow(self.evaluated)
-        judged = self.judge.close_epoch(epoch, seen)
-        for network, judge in self._pairs[1:]:
-            judge.close_epoch(epoch, self.tracker.watch.see_holdout(network))
+        # Each was trained with the prior of the judge it heeds, which must be read before that one moves on.
+        priors = [judge.log_prior for _, judge in reversed(self._pairs)]
+        judged = self.judge.close_epoch(epoch, seen, priors[0])
+        for (network, judge), prior in zip(self._pairs[1:], priors[1:], strict=True):
+            judge.close_epoch(epoch, self.tracker.watch.see_holdout(network), prior)
         return {self.tracker.measure: self.tracker.scores[-1], **judged}
 
     def state(self) -> dict[str, Any]:

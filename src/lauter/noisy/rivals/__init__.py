@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lauter.errors import ConfigError
-from lauter.noisy.rivals.ce import CrossEntropyConfig, CrossEntropyStage, LabelSmoothingConfig
+from lauter.noisy.rivals.ce import CrossEntropyConfig, CrossEntropyStage, LabelSmoothingConfig, PriorConfig
 from lauter.noisy.rivals.confident import ConfidentConfig, learn_confidently
 from lauter.noisy.rivals.coteaching import CoTeachingConfig, CoTeachingStage
 from lauter.noisy.rivals.dividemix import DivideMixConfig, DivideMixStage
@@ -19,6 +19,7 @@ from lauter.training.tracking import TrackedStage
 
 METHODS: dict[str, tuple[type[Any], Callable[[Any, Ground], RivalStage]]] = {
     "ce": (CrossEntropyConfig, CrossEntropyStage),
+    "ce-prior": (PriorConfig, CrossEntropyStage),
     "ls": (LabelSmoothingConfig, CrossEntropyStage),
     "gce": (GCEConfig, GCEStage),
     "sce": (SCEConfig, SCEStage),
