@@ -329,6 +329,23 @@ def mix(values: Tensor, partners: Tensor, share: float) -> Tensor:
     return torch.lerp(lifted[partners], lifted, share)
 
 
+def sharpen(probs: Tensor, temperature: float) -> Tensor:
+    r"""Draw distributions towards their largest entry.
+
+    .. math:: q_{bk} = \frac{p_{bk}^{1/T}}{\sum_j p_{bj}^{1/T}}
+
+    Args:
+        probs: [B, K], rows of sum 1.
+        temperature: T; 1 changes nothing, towards 0 the largest entry takes all.
+
+    Returns:
+        [B, K], rows of sum 1.
+    """
+    # Divided by the row's largest first: a small T would else press every entry to 0.
+    powers = (probs / probs.amax(1, keepdim=True)) ** (1 / temperature)
+    return powers / powers.sum(1, keepdim=True)
+
+
 def _measure_surprise(logits: Tensor, labels: Tensor) -> Tensor:
     """-log p of each given label [B], 0 without gradient where there is none."""
     if labels.is_floating_point():

@@ -14,7 +14,7 @@ from torch import Tensor
 from lauter.data.batches import Batch
 from lauter.errors import ConfigError
 from lauter.losses.classification import cross_entropy, mean_over
-from lauter.losses.robust import penalise_prior
+from lauter.losses.robust import mix, penalise_prior, sharpen
 from lauter.models import Network
 from lauter.noisy.judge import Judge
 
@@ -95,8 +95,7 @@ def show_and_guess(
     if not config.guesses:
         return None
     mean = torch.stack([(values + log_prior).softmax(1) for values in logits]).mean(0)
-    sharp: Tensor = mean ** (1 / config.temperature)
-    return sharp / sharp.sum(1, keepdim=True)
+    return sharpen(mean, config.temperature)
 
 
 def learn_mixed(
@@ -129,8 +128,7 @@ def learn_mixed(
     """
     share = torch.distributions.Beta(config.mixup, config.mixup).sample().item()
     partner = torch.randperm(len(batch), device=batch.index.device)
-    pictures = batch.images.float()
-    logits = network(share * pictures + (1 - share) * pictures[partner]).logits
+    logits = network(mix(batch.images, partner, share)).logits
     sides = ((share, slice(None)), (1 - share, partner))
 
     def average(values: list[Tensor], trust: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from lauter.noisy.beliefs import EpochEnsemble, Floats, estimate_prior, find_nei
 from lauter.noisy.correction import CorrectionConfig, correct_labels, make_soft_targets, propose_labels
 from lauter.noisy.filtering import Assessment, FilterConfig, assess_labels
 from lauter.noisy.thresholds import expect_right
+from lauter.noisy.trust import trust_labels
 from lauter.training.predict import Predictions
 
 
@@ -64,7 +65,8 @@ class Judge:
     """Beliefs, assessment and corrections of all images, renewed after every epoch.
 
     Hold-out labels select an epoch, so they must not teach: they have no vote and no say in thresholds, and
-    are judged all the same.
+    are judged all the same. What a person decided is final (``Dataset.trusted``): such a label is kept, and an
+    image that a person left without one gets none.
 
     Attributes:
         beliefs: [N, K] distributions under the training prior.
@@ -108,7 +110,7 @@ class Judge:
         self.config = config
         self.prior_correction = prior_correction
         self.wait = config.correction.wait(epochs)
-        self.given = data.labels
+        self.given, self.trusted = data.labels, data.trusted
         self.train, self.holdout = train, holdout
         self.device = device
         self.neighbour_count = max(1, min(config.neighbours, len(data) // 10))
@@ -179,13 +181,15 @@ class Judge:
             "neighbours": self.votes,
         }
         self.beliefs = sources[config.beliefs]
-        self.assessment = self._assess()
+        self.assessment = trust_labels(self._assess(), self.given, self.trusted)
         before = self.suggested
         self.suggested, confidence = propose_labels(self.beliefs, self.prior)
         self.stable_for = np.where(self.suggested == before, self.stable_for + 1, 0)
         self.corrected = np.zeros(len(self.given), dtype=bool)
         if epoch + 1 >= self.wait:
             self.corrected = self._correct(confidence)
+            if self.trusted is not None:
+                self.corrected &= ~self.trusted
         self._set_targets()
 
     def _correct(self, confidence: Floats) -> NDArray[np.bool_]:
@@ -244,9 +248,11 @@ class Judge:
         return trained
 
     def _assess_labels(self, labels: Int64s) -> Assessment:
-        given = np.maximum(labels, 0)[:, None]
-        probability = np.take_along_axis(self._latest.double().cpu().numpy(), given, 1)[:, 0]
-        losses = -np.log(np.maximum(probability, np.finfo(np.float32).tiny))
+        losses = None
+        if self.config.filter.signal == "loss":
+            given = torch.from_numpy(np.maximum(labels, 0)).to(self.device)[:, None]
+            latest = self._latest.gather(1, given)[:, 0].double().cpu().numpy()
+            losses = -np.log(np.maximum(latest, np.finfo(np.float32).tiny))
         return assess_labels(self.beliefs, labels, self.config.filter, losses=losses)
 
     def _set_targets(self) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lauter.data import Dataset
 from lauter.data.batches import Batch
 from lauter.errors import ConfigError, ModelError
+from lauter.losses.robust import sharpen
 from lauter.models import InputSpec, Network, count_flops, count_parameters, create_network
 from lauter.noisy.mixture import split_by_mixture
 from lauter.noisy.rivals import dividemix
@@ -24,7 +25,7 @@ from lauter.noisy.rivals.coteaching import (
     pick_small_losses,
     schedule_kept_share,
 )
-from lauter.noisy.rivals.dividemix import DivideMixConfig, DivideMixStage, refine_labels, sharpen
+from lauter.noisy.rivals.dividemix import DivideMixConfig, DivideMixStage, refine_labels
 from lauter.noisy.rivals.pair import NetworkPair
 from lauter.noisy.rivals.rival import Ground, RivalStage
 from lauter.training.averaging import WeightAverage

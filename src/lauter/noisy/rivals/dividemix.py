@@ -11,7 +11,7 @@ from lauter.data.batches import Batch
 from lauter.errors import ConfigError
 from lauter.losses.classification import cross_entropy
 from lauter.losses.inputs import require_positive
-from lauter.losses.robust import entropy, mix, penalise_prior
+from lauter.losses.robust import entropy, mix, penalise_prior, sharpen
 from lauter.models import Network
 from lauter.noisy.mixture import split_by_mixture
 from lauter.noisy.rivals.mixup import draw_mix
@@ -67,23 +67,6 @@ class DivideMixConfig:
                 raise ConfigError(
                     f"dividemix: {name} must be 0 or more and finite, not {getattr(self, name)}"
                 )
-
-
-def sharpen(probs: Tensor, temperature: float) -> Tensor:
-    r"""Draw distributions towards their largest entry.
-
-    .. math:: q_{bk} = \frac{p_{bk}^{1/T}}{\sum_j p_{bj}^{1/T}}
-
-    Args:
-        probs: [B, K], rows of sum 1.
-        temperature: T; 1 changes nothing, towards 0 the largest entry takes all.
-
-    Returns:
-        [B, K], rows of sum 1.
-    """
-    # Divided by the row's largest first: a small T would else press every entry to 0.
-    powers = (probs / probs.amax(1, keepdim=True)) ** (1 / temperature)
-    return powers / powers.sum(1, keepdim=True)
 
 
 def refine_labels(labels: Tensor, guesses: Tensor, p_right: Tensor, temperature: float) -> Tensor:
