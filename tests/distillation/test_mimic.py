@@ -289,6 +289,26 @@ def test_losses_and_gradients_are_finite_whatever_the_scale(
     assert float(gradient.abs().max()) > 0
 
 
+def test_hashes_are_compared_in_the_precision_of_the_network() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, student = (torch.randn(40, 64, generator=generator) for _ in range(2))
+    method = Mimic(
+        MimicConfig(loss="lsh", hashes=128),
+        make_lesson(make_network(), make_network(), features, torch.zeros(40)),
+    )
+    answer, nothing = Output(torch.zeros(40, 3), student), torch.zeros(40)
+    seen = Seen(bits=mimic.hash_bits(features, method.weight, method.bias))
+    exact = method(answer, seen, nothing, nothing)["mimic"]
+    with torch.autocast("cpu", torch.bfloat16):
+        half = method(answer, seen, nothing, nothing)["mimic"]
+    assert seen.bits is not None
+    halved = method.weight.bfloat16()
+    wanted = mimic.lsh_from_bits(student, seen.bits, method.weight, method.bias, half_weight=halved)
+    torch.testing.assert_close(half, wanted, rtol=0, atol=0)
+    assert not torch.equal(half, exact)
+    torch.testing.assert_close(half, exact, rtol=2e-2, atol=1e-3)
+
+
 def test_correct_only_leaves_out_images_that_the_teacher_gets_wrong() -> None:
     features = torch.rand(4, 64)
     lesson = make_lesson(make_network(), make_network(), features, torch.zeros(4))

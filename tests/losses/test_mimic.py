@@ -301,6 +301,25 @@ def test_half_precision_is_lifted(dtype: torch.dtype) -> None:
     torch.testing.assert_close(gradient, gradient_of(expected, lifted).to(dtype), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("norm", [1e-4, 1.0, 1e4])
+def test_products_in_half_precision_stay_near_and_keep_signs(norm: float) -> None:
+    student = (norm * draw(B, D, seed=1, dtype=torch.float32)).requires_grad_()
+    weight, bias = draw(N, D, seed=3).float(), norm * draw(N, seed=4).float()
+    bits = hash_bits(norm * draw(B, D, seed=2, dtype=torch.float32), weight, bias)
+    exact = lsh_from_bits(student, bits, weight, bias)
+    half = lsh_from_bits(student, bits, weight, bias, half_weight=weight.bfloat16())
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, exact, rtol=2e-2, atol=1e-3)
+    wanted, found = gradient_of(exact, student), gradient_of(half, student)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0.02 * float(wanted.abs().max()))
+
+
+def test_half_weights_of_another_shape_are_refused() -> None:
+    student, weight, bias = torch.zeros(B, D), torch.zeros(N, D), torch.zeros(N)
+    with pytest.raises(ModelError, match="half_weight must have shape"):
+        lsh_from_bits(student, torch.zeros(B, N), weight, bias, half_weight=weight[1:].bfloat16())
+
+
 def test_autocast_changes_no_bit() -> None:
     student = draw(B, D, seed=1, dtype=torch.float32).requires_grad_()
     teacher = draw(B, D, seed=2, dtype=torch.float32)

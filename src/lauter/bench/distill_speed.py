@@ -16,6 +16,7 @@ from lauter.bench.records import Record
 from lauter.bench.yardstick import PictureFolder, time_yardstick
 from lauter.data import Dataset, open_dataset
 from lauter.distillation.heads import fit_student_head
+from lauter.distillation.method import Seen
 from lauter.distillation.mimic import Mimic, MimicConfig, read_parts
 from lauter.distillation.recipe import prepare_lesson
 from lauter.distillation.source import SourceConfig, open_source
@@ -23,7 +24,7 @@ from lauter.distillation.stage import DistillStage
 from lauter.distillation.teacher import live_parts
 from lauter.errors import DataError
 from lauter.losses import mimic
-from lauter.models import EmbeddedHead, Network, create_network
+from lauter.models import EmbeddedHead, Network, Output, create_network
 from lauter.training.checkpoint import Checkpoints
 from lauter.training.loop import Loop
 from lauter.training.progress import Progress
@@ -126,13 +127,14 @@ class Course:
         device = method.weight.device
         features = torch.rand(BATCH, teacher.feature_size, device=device, requires_grad=True)
         wanted = torch.rand(BATCH, teacher.feature_size, device=device)
-        bits = mimic.hash_bits(wanted, method.weight, method.bias)
+        shown = Seen(wanted, bits=mimic.hash_bits(wanted, method.weight, method.bias))
+        index = torch.arange(BATCH, device=device)
+        answer = Output(torch.zeros(BATCH, self.data.num_classes, device=device), features)
         seconds = []
         for _ in range(30):
             began = time.perf_counter()
-            value = mimic.lsh_from_bits(features, bits, method.weight, method.bias)
-            if loss == "lshl2":
-                value = value + mimic.l2(features, wanted)
+            with self.setup.loop.runtime.autocast():
+                value = method(answer, shown, index, index)["mimic"]
             torch.autograd.grad(value.mean(), features)
             if device.type != "cpu":
                 torch.accelerator.synchronize()

@@ -126,6 +126,7 @@ class Mimic(Method):
         self.correct_only = config.correct_only
         self.needs = read_parts(config, banked="bits" in lesson.teacher_shows)
         self.std, self.scale = 0.0, 1.0
+        self._half_weight: Tensor | None = None
         features = lesson.teacher_features if lesson.hash_features is None else lesson.hash_features
         if lesson.teacher_head is None:
             self.scale = choose_scale(features)
@@ -187,10 +188,19 @@ class Mimic(Method):
             wanted = require_shown(teacher.features, "features", self.loss)
             bits = mimic.hash_bits(wanted, self.weight, self.bias)
         (student,) = lift(student)  # once for both, so that the gradients of half precision add up in float32
-        hashed = mimic.lsh_from_bits(student, bits, self.weight, self.bias)
+        hashed = mimic.lsh_from_bits(student, bits, self.weight, self.bias, half_weight=self._halve_weight())
         if self.loss == "lsh":
             return hashed
         return hashed + mimic.l2(student, require_shown(teacher.features, "features", "lshl2"))
+
+    def _halve_weight(self) -> Tensor | None:
+        """The weights in the precision that the network runs in, where that is bfloat16; made once."""
+        kind = self.weight.device.type
+        if not torch.is_autocast_enabled(kind) or torch.get_autocast_dtype(kind) != torch.bfloat16:
+            return None
+        if self._half_weight is None or self._half_weight.device != self.weight.device:
+            self._half_weight = self.weight.bfloat16()
+        return self._half_weight
 
 
 def read_parts(config: MimicConfig, *, banked: bool) -> frozenset[Part]:

@@ -68,7 +68,9 @@ def l2(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).square().mean(1)
 
 
-def lsh_from_bits(student: Tensor, bits: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def lsh_from_bits(
+    student: Tensor, bits: Tensor, weight: Tensor, bias: Tensor, *, half_weight: Tensor | None = None
+) -> Tensor:
     r"""LSH loss against hash bits of the teacher that are already there, from a bank say.
 
     .. math:: \ell_b = \frac1N \sum_j \log(1 + e^{z_{bj}}) - h_{bj} z_{bj}, \quad z_{bj} = w_j \cdot s_b + b_j
@@ -82,6 +84,9 @@ def lsh_from_bits(student: Tensor, bits: Tensor, weight: Tensor, bias: Tensor) -
         bits: [B, N] hash bits of the teacher, bool or 0 and 1; see ``hash_bits``.
         weight: [N, D] frozen hash weights, no gradient.
         bias: [N] frozen bias of the hashes, no gradient.
+        half_weight: [N, D] the same weights in bfloat16. Where given, both products run in that precision,
+            which is what half of this loss costs on a processor; all else stays float32. Without it autocast
+            changes nothing.
 
     Returns:
         [B], non-negative, in nats per hash, float32 at least whatever the autocast.
@@ -97,11 +102,14 @@ def lsh_from_bits(student: Tensor, bits: Tensor, weight: Tensor, bias: Tensor) -
     """
     require_hashes(student, weight, bias)
     require_shape(bits, (len(student), len(weight)), "the teacher's bits", f"features {list(student.shape)}")
+    if half_weight is not None:
+        require_shape(half_weight, tuple(weight.shape), "half_weight", f"weight {list(weight.shape)}")
     with no_autocast(student):
         student, weight, bias = lift(student, weight.detach(), bias.detach())
+        factor = weight if half_weight is None else half_weight
         with torch.no_grad():
             targets = bits.to(student.dtype)
-            logits = F.linear(student, weight, bias)
+            logits = F.linear(student.to(factor.dtype), factor).to(student.dtype).add_(bias)
             # Per hash, relu(z) - h z + log(1 + exp(-|z|)): cross-entropy in its stable form. The last part is
             # taken as -log(sigmoid(|z|)), since CPUs vectorise that and not log1p, half of the time here.
             value = logits.relu().addcmul_(targets, logits, value=-1)
@@ -109,7 +117,8 @@ def lsh_from_bits(student: Tensor, bits: Tensor, weight: Tensor, bias: Tensor) -
         if not wants_gradient(student):
             return value
         with torch.no_grad():
-            gradient = logits.sigmoid_().sub_(targets) @ weight / len(weight)
+            errors = logits.sigmoid_().sub_(targets).to(factor.dtype)
+            gradient = (errors @ factor).to(student.dtype) / len(weight)
         return attach_gradient(student, value, gradient)
 
 
