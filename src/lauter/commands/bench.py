@@ -98,7 +98,7 @@ def _measure_clock(arguments: Namespace) -> None:
     if not arguments.cifar10:
         raise ConfigError("bench clock needs --cifar10, a folder of Parquet files")
     out = Path(arguments.out or RESULTS / "clock.json")
-    file = ResultFile.resume(out, f"lauter bench clock --preset {arguments.preset} --cifar10 CIFAR10")
+    file = ResultFile.resume(out, "lauter bench clock --preset PRESET --cifar10 CIFAR10")
     work = Path(arguments.work) / "clock"
     file.append(clock.clock_fit(arguments.preset, Path(arguments.cifar10), work)).write(out)
     print(out)
