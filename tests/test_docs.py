@@ -180,7 +180,7 @@ def test_every_measured_method_is_explained() -> None:
 
 
 def test_the_columns_of_the_label_table_are_explained() -> None:
-    tree = ast.parse((ROOT / "src/lauter/audit/verdicts.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "src/lauter/auditing/verdicts.py").read_text(encoding="utf-8"))
     (maker,) = [node for node in tree.body if getattr(node, "name", "") == "make_label_table"]
     (call,) = [
         node

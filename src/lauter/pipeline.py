@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from lauter.audit.verdicts import make_label_table
+from lauter.auditing.label_table import Table, add_history, choose_targets, with_checked_labels
+from lauter.auditing.verdicts import make_label_table
 from lauter.config import FitConfig, load_preset
 from lauter.data import Dataset, hold_out
 from lauter.data.dataset import UNLABELLED, Int64s
@@ -22,7 +23,7 @@ from lauter.distillation.mimic import MimicConfig
 from lauter.distillation.recipe import distill_into
 from lauter.distillation.stage import DistillStage
 from lauter.distillation.stored import Stored
-from lauter.errors import DataError, ModelError
+from lauter.errors import ConfigError, DataError, ModelError
 from lauter.files import write_json
 from lauter.models import EmbeddedHead, Network, count_flops, count_parameters, create_network, fold_head
 from lauter.models.artefact import save_network
@@ -38,7 +39,6 @@ from lauter.preparation import (
     introduce,
     open_both,
     open_teacher,
-    read_targets,
     resolve_networks,
     split_networks,
     teacher_weights,
@@ -59,7 +59,7 @@ class FitResult:
     """What :func:`fit` found and made.
 
     Attributes:
-        labels: the checked label table (see ``lauter.audit.verdicts.make_label_table``).
+        labels: the checked label table (see ``lauter.auditing.verdicts.make_label_table``).
         student: the small network, head folded, in eval mode.
         teacher: the network it mimicked.
         class_names: K names by label.
@@ -101,6 +101,8 @@ def fit(
     student: str | Network | None = None,
     teacher: str | Network | None = None,
     *,
+    labels: Table | None = None,
+    drop: bool = False,
     test: Source | None = None,
     preset: str = "standard",
     config: FitConfig | None = None,
@@ -118,6 +120,9 @@ def fit(
         student: name of the small network; or a network of your own (see :func:`lauter.wrap_module`), a copy
             of which is trained.
         teacher: name of the network that is trained robustly and mimicked, or a network of your own.
+        labels: a checked label table of the same images, or its file, whose labels take the given ones' place
+            (see :func:`lauter.with_checked_labels`).
+        drop: whether images that the table drops are left out, in place of teaching by mimicking.
         test: images with labels to score on; they decide nothing. Where ``data`` is opened here and has a
             split named test, that is taken. Without any, the hold-out's given labels are all there is, and
             the score is called agreement_with_given.
@@ -143,6 +148,7 @@ def fit(
     names, own = split_networks(asked)
     config = _override(config or load_preset(preset), names)
     data, test = open_both(data, test, config)
+    data = _take_labels(data, labels, drop)
     config = resolve_networks(config, data, own)
     check_start(data, config, own=own)
     brought = {f"{role}_hash": hash_weights(network) for role, network in own.items()}
@@ -152,7 +158,7 @@ def fit(
         introduce(setup, data, test, f"{config.teacher} -> {config.student}")
         robust = train_teacher(setup, config)
         network = take_network(robust, config.keep)
-        table = make_label_table(setup.data, robust.judge, setup.holdout)
+        table = add_history(make_label_table(setup.data, robust.judge, setup.holdout), data)
         write_table(table, run.labels)
         save_network(network, run.teacher, class_names=data.class_names)
         mimicking = train_student(setup, network, robust, config)
@@ -171,6 +177,8 @@ def train(
     data: Source,
     teacher: str | None = None,
     *,
+    labels: Table | None = None,
+    drop: bool = False,
     test: Source | None = None,
     config: FitConfig | None = None,
     options: RunOptions | None = None,
@@ -180,6 +188,8 @@ def train(
     Args:
         data: a data set, or what :func:`lauter.open_dataset` opens.
         teacher: name of the network.
+        labels: as for :func:`fit`.
+        drop: as for :func:`fit`.
         test: as for :func:`fit`.
         config: all settings; those of student and baseline are not used.
         options: directory, resume, console; ``lauter-run`` by default.
@@ -192,6 +202,7 @@ def train(
     check_directory(options.out, resume=options.resume)
     config = _override(config or load_preset("standard"), {"teacher": teacher})
     data, test = open_both(data, test, config)
+    data = _take_labels(data, labels, drop)
     config = resolve_networks(config, data)
     check_start(data, config, student=False)
     run, progress = begin(options, "train", data, test, config)
@@ -200,7 +211,7 @@ def train(
         introduce(setup, data, test, config.teacher)
         robust = train_teacher(setup, config)
         network = take_network(robust, config.keep)
-        table = make_label_table(setup.data, robust.judge, setup.holdout)
+        table = add_history(make_label_table(setup.data, robust.judge, setup.holdout), data)
         write_table(table, run.labels)
         save_network(network, run.teacher, class_names=data.class_names)
         metrics = collect_metrics(data, test, setup, {"teacher": robust}, robust, table, config.keep)
@@ -213,7 +224,7 @@ def distill(
     teacher: str | Path | Network | Stored,
     student: str | None = None,
     *,
-    labels: pd.DataFrame | str | Path | None = None,
+    labels: Table | None = None,
     test: Source | None = None,
     config: FitConfig | None = None,
     options: RunOptions | None = None,
@@ -254,7 +265,7 @@ def distill(
             f"{', '.join(data.class_names[:5])}...; they must be the same classes in the same order"
         )
     config = dataclasses.replace(resolve_networks(config, data), teacher=network.name)
-    targets = data.labels if labels is None else read_targets(data, labels)
+    targets = data.labels if labels is None else choose_targets(data, labels)
     check_start(data, config, teacher=False)
     hashed = hash_array(network.features.numpy()) if isinstance(network, Stored) else hash_weights(network)
     inputs = {"teacher": hashed, "targets": hash_array(targets)}
@@ -269,6 +280,15 @@ def distill(
         write_student(run, small, setup, metrics, progress)
         _finish(run, data, None, metrics, started)
     return DistillResult(small, data.class_names, metrics, run.path)
+
+
+def _take_labels(data: Dataset, labels: Table | None, drop: bool) -> Dataset:
+    """The data under checked labels, where there is a table of them."""
+    if labels is not None:
+        return with_checked_labels(data, labels, drop=drop)
+    if drop:
+        raise ConfigError("drop leaves out what a label table drops, and there is none; pass labels too")
+    return data
 
 
 def _override(config: FitConfig, asked: dict[str, Any]) -> FitConfig:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from lauter.artefacts import can_export_onnx, export_onnx
-from lauter.audit.report import ReportContent, write_report
-from lauter.audit.verdicts import score_labels, summarise_labels
-from lauter.data import Dataset, open_dataset
+from lauter.auditing.label_table import open_again
+from lauter.auditing.report import ReportContent, write_report
+from lauter.auditing.verdicts import score_labels, summarise_labels
+from lauter.data import Dataset
 from lauter.data.batches import read_in_order
 from lauter.data.counters import derive_seed
 from lauter.data.dataset import Images
@@ -181,11 +182,12 @@ def report(directory: str | Path, data: Dataset | None = None) -> Path:
         raise RunError(f"{run.path} is not finished: it has no metrics.json; continue it with --resume")
     if data is None:
         source = settings.get("data", {})
-        if "spec" not in source:
+        checked = source.get("checked_labels") or {"file": ""}
+        if "spec" not in source or checked["file"] is None:
             raise RunError(
                 f"{run.path} was made from Python; pass its data set to lauter.report(..., data=...)"
             )
-        data = open_dataset(**source)
+        data = open_again(source)
     if data.fingerprint() != settings.get("fingerprint"):
         raise RunError(f"{run.path} was made from other data than {data.name} is now (their hashes differ)")
     table = pd.read_parquet(run.labels) if run.labels.exists() else None

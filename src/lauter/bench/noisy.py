@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from lauter.audit.verdicts import make_label_table, score_labels
+from lauter.auditing.verdicts import make_label_table, score_labels
 from lauter.bench.friends import VARIANTS
 from lauter.bench.noisy_data import RIVAL_DATA, NoisyData
 from lauter.bench.records import Record, read_parts, write_part

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from lauter.audit.verdicts import make_label_table, score_labels
+from lauter.auditing.verdicts import make_label_table, score_labels
 from lauter.bench.noisy_data import WAY_DATA, NoisyData
 from lauter.bench.records import Record
 from lauter.bench.scores import score_stage

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from lauter.audit.report.formats import DASH, format_count, format_number
-from lauter.audit.report.svg import (
+from lauter.auditing.report.formats import DASH, format_count, format_number
+from lauter.auditing.report.svg import (
     WIDTH,
     Scale,
     draw_box,

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lauter.audit.report.charts import Line, draw_lines
-from lauter.audit.report.content import ReportContent
-from lauter.audit.report.formats import (
+from lauter.auditing.report.charts import Line, draw_lines
+from lauter.auditing.report.content import ReportContent
+from lauter.auditing.report.formats import (
     format_count,
     format_number,
     format_percent,
     format_tick_percent,
 )
-from lauter.audit.report.spreads import Spread, draw_distribution, draw_spreads
+from lauter.auditing.report.spreads import Spread, draw_distribution, draw_spreads
 from lauter.errors import DataError
 
 View = dict[str, Any]

@@ -1,6 +1,6 @@
 """Learning curves count epochs as people do."""
 
-from lauter.audit.report.curves import build_curves
+from lauter.auditing.report.curves import build_curves
 
 
 def test_the_first_epoch_is_number_one() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lauter.audit.verdicts import (
+from lauter.auditing.verdicts import (
     ASK_ABOVE,
     decide_verdicts,
     estimate_transition,

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lauter.audit.report.charts import Line, draw_lines
-from lauter.audit.report.formats import format_number, format_percent, format_tick_percent
+from lauter.auditing.report.charts import Line, draw_lines
+from lauter.auditing.report.formats import format_number, format_percent, format_tick_percent
 
 View = dict[str, Any]
 Epochs = Sequence[Mapping[str, Any]]

@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lauter.audit.report import ReportContent, write_report
-from lauter.audit.report.formats import (
+from lauter.auditing.report import ReportContent, write_report
+from lauter.auditing.report.formats import (
     format_number,
     format_scaled,
     format_seconds,
     format_short_percent,
     read_interval,
 )
-from lauter.audit.report.pictures import encode_thumbnail, select_doubtful
-from lauter.audit.report.write import render_report
+from lauter.auditing.report.pictures import encode_thumbnail, select_doubtful
+from lauter.auditing.report.write import render_report
 from lauter.data.dataset import ImageFault
 from lauter.errors import DataError
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
-from lauter.audit.report import ReportContent
+from lauter.auditing.report import ReportContent
 from lauter.data.dataset import ImageFault
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from lauter.audit.report.charts import Estimate, draw_bars, draw_estimates, draw_heat_map, draw_histogram
-from lauter.audit.report.content import ROLES, VERDICTS, ReportContent
-from lauter.audit.report.curves import name_stage
-from lauter.audit.report.formats import (
+from lauter.auditing.report.charts import Estimate, draw_bars, draw_estimates, draw_heat_map, draw_histogram
+from lauter.auditing.report.content import ROLES, VERDICTS, ReportContent
+from lauter.auditing.report.curves import name_stage
+from lauter.auditing.report.formats import (
     format_count,
     format_percent,
     format_range,
@@ -20,7 +20,8 @@ from lauter.audit.report.formats import (
     format_short_percent,
     read_interval,
 )
-from lauter.audit.report.pictures import encode_thumbnail, select_doubtful
+from lauter.auditing.report.pictures import encode_thumbnail, select_doubtful
+from lauter.data.dataset import ImageFault
 
 View = dict[str, Any]
 
@@ -260,19 +261,19 @@ def _read_percent(value: Any) -> View | None:
     return {"text": format_short_percent(float(value)), "share": round(min(1.0, max(0.0, float(value))), 3)}
 
 
-def build_faults(content: ReportContent) -> View | None:
+def build_faults(faults: Sequence[ImageFault]) -> View | None:
     """Images that were left out or changed, by kind and one by one."""
-    if not content.faults:
+    if not faults:
         return None
-    kinds = Counter((fault.fault, fault.dropped) for fault in content.faults)
+    kinds = Counter((fault.fault, fault.dropped) for fault in faults)
     return {
-        "total": format_count(len(content.faults)),
+        "total": format_count(len(faults)),
         "kinds": [
             {"fault": fault, "dropped": dropped, "count": format_count(count)}
             for (fault, dropped), count in sorted(kinds.items(), key=lambda entry: (-entry[1], entry[0]))
         ],
-        "shown": content.faults[:MAX_FAULTS],
-        "hidden": max(0, len(content.faults) - MAX_FAULTS),
+        "shown": faults[:MAX_FAULTS],
+        "hidden": max(0, len(faults) - MAX_FAULTS),
     }
 
 
@@ -303,11 +304,11 @@ def _build_cost_row(name: str, stage: Mapping[str, Any]) -> View:
     return {"name": name, **cells}
 
 
-def build_config(content: ReportContent) -> str | None:
+def build_config(config: Mapping[str, Any]) -> str | None:
     """The configuration as YAML."""
-    if not content.config:
+    if not config:
         return None
-    return yaml.safe_dump(_to_plain(content.config), sort_keys=False, allow_unicode=True, width=100)
+    return yaml.safe_dump(_to_plain(config), sort_keys=False, allow_unicode=True, width=100)
 
 
 def _to_plain(value: Any) -> Any:

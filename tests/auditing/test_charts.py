@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from lauter.audit.report.charts import (
+from lauter.auditing.report.charts import (
     Estimate,
     Line,
     draw_bars,
@@ -15,7 +15,7 @@ from lauter.audit.report.charts import (
     draw_histogram,
     draw_lines,
 )
-from lauter.audit.report.svg import WIDTH, pick_ticks, shorten
+from lauter.auditing.report.svg import WIDTH, pick_ticks, shorten
 
 HOSTILE = "</svg><script>alert('x')</script>&\""
 

@@ -60,11 +60,28 @@ def encode_thumbnail(pixels: NDArray[np.uint8], long_side: int = LONG_SIDE) -> t
     Raises:
         DataError: the array is not a picture.
     """
+    payload, width, height = encode_webp(pixels, long_side, quality=84)
+    return f"data:image/webp;base64,{base64.b64encode(payload).decode('ascii')}", width, height
+
+
+def encode_webp(pixels: NDArray[np.uint8], long_side: int, quality: int) -> tuple[bytes, int, int]:
+    """Shrink a picture and encode it as WebP; small ones keep their size.
+
+    Args:
+        pixels: uint8 [3, H, W] in RGB.
+        long_side: longest side of the result, in pixels.
+        quality: 0..100.
+
+    Returns:
+        The file's bytes, its width and its height.
+
+    Raises:
+        DataError: the array is not a picture.
+    """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.size:
         raise DataError(f"a picture must be uint8 [3, H, W], not {pixels.dtype} {list(pixels.shape)}")
     image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     image.thumbnail((long_side, long_side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.save(buffer, format="WEBP", quality=84, method=4)
-    payload = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f"data:image/webp;base64,{payload}", image.width, image.height
+    image.save(buffer, format="WEBP", quality=quality, method=4)
+    return buffer.getvalue(), image.width, image.height

@@ -11,8 +11,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from lauter.audit.report.formats import DASH, format_count, format_number, format_percent, format_range
-from lauter.audit.report.svg import (
+from lauter.auditing.report.formats import DASH, format_count, format_number, format_percent, format_range
+from lauter.auditing.report.svg import (
     WIDTH,
     Scale,
     draw_box,
@@ -80,7 +80,11 @@ class Estimate:
 
 
 def draw_lines(
-    title: str, lines: Sequence[Line], show: Show = format_number, x_name: str = "epoch"
+    title: str,
+    lines: Sequence[Line],
+    show: Show = format_number,
+    x_name: str = "epoch",
+    mark: float | None = None,
 ) -> Markup:
     """Lines over epochs, each with its band where it has one.
 
@@ -89,6 +93,7 @@ def draw_lines(
         lines: together they have at least one finite value.
         show: writes a value of the y axis.
         x_name: what the x axis counts.
+        mark: a position on the x axis to mark.
     """
     height, left, right, top, bottom = 184, 40, 12, 8, 32
     edges = [value for line in lines for row in (line.y, line.low or (), line.high or ()) for value in row]
@@ -103,8 +108,10 @@ def draw_lines(
         parts.append(draw_text(left - 6, y_at(tick) + 3.5, show(tick), anchor="end"))
     for tick in pick_ticks(x_at.low, x_at.high, 5):
         if tick == round(tick):
-            parts.append(draw_text(x_at(tick), height - bottom + 15, f"{tick:.0f}", anchor="middle"))
+            parts.append(draw_text(x_at(tick), height - bottom + 15, format_count(tick), anchor="middle"))
     parts.append(draw_text(WIDTH - right, height - 3, x_name, anchor="end", kind="faint"))
+    if mark is not None:
+        parts.append(draw_rule(x_at(mark), top, x_at(mark), height - bottom, kind="mark"))
     parts += [_draw_band(line, k, x_at, y_at) for k, line in enumerate(lines)]
     parts += [_draw_line(line, k, x_at, y_at) for k, line in enumerate(lines)]
     words = "; ".join(_describe_line(line, show, x_name) for line in lines if line.points)

@@ -11,11 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import lauter
-from lauter.audit.report.comparison import build_comparison
-from lauter.audit.report.content import ReportContent
-from lauter.audit.report.curves import build_curves, build_mimicry
-from lauter.audit.report.formats import format_count
-from lauter.audit.report.sections import (
+from lauter.auditing.report.comparison import build_comparison
+from lauter.auditing.report.content import ReportContent
+from lauter.auditing.report.curves import build_curves, build_mimicry
+from lauter.auditing.report.formats import format_count
+from lauter.auditing.report.sections import (
     build_config,
     build_cost,
     build_faults,
@@ -49,16 +49,14 @@ def write_report(path: str | os.PathLike[str], content: ReportContent, max_pictu
 
 def render_report(content: ReportContent, max_pictures: int = 200) -> str:
     """The page as text; see :func:`write_report`."""
-    environment = _make_environment()
-    script = _read_asset("report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    script = read_asset("report.js")
     num_images = len(content.ids) if content.labels is None else len(content.labels)
     view: dict[str, Any] = {
         "content": content,
         "version": lauter.__version__,
-        "style": Markup(_read_asset("report.css")),
+        "style": Markup(read_asset("report.css")),
         "script": Markup(script),
-        "script_hash": f"sha256-{digest}",
+        "script_hash": hash_script(script),
         "num_images": format_count(num_images),
         "num_classes": format_count(len(content.class_names)),
         "verdicts": build_verdicts(content),
@@ -69,18 +67,19 @@ def render_report(content: ReportContent, max_pictures: int = 200) -> str:
         "curves": build_curves(content.history),
         "mimicry": build_mimicry(content.history),
         "comparison": build_comparison(content),
-        "faults": build_faults(content),
+        "faults": build_faults(content.faults),
         "cost": build_cost(content),
-        "config": build_config(content),
+        "config": build_config(content.config),
     }
-    return environment.get_template("report.html").render(view)
+    return make_environment().get_template("report.html").render(view)
 
 
 @cache
-def _make_environment() -> Environment:
+def make_environment() -> Environment:
+    """Templates in which everything is escaped and every name has to be known."""
     # Undefined names in the template are errors: a section must not vanish because of a typo.
     return Environment(
-        loader=PackageLoader("lauter.audit.report", "templates"),
+        loader=PackageLoader("lauter.auditing.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -88,5 +87,11 @@ def _make_environment() -> Environment:
     )
 
 
-def _read_asset(name: str) -> str:
-    return files("lauter.audit.report").joinpath("templates", name).read_text(encoding="utf-8")
+def read_asset(name: str) -> str:
+    """A file beside the templates."""
+    return files("lauter.auditing.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def hash_script(script: str) -> str:
+    """What the page's policy calls its script: only a script of this hash is run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}"

@@ -10,10 +10,10 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from lauter.audit.report.comparison import MAX_CLASSES, build_comparison
-from lauter.audit.report.spreads import Spread, draw_distribution, draw_spreads
-from lauter.audit.report.svg import WIDTH
-from lauter.audit.report.write import render_report
+from lauter.auditing.report.comparison import MAX_CLASSES, build_comparison
+from lauter.auditing.report.spreads import Spread, draw_distribution, draw_spreads
+from lauter.auditing.report.svg import WIDTH
+from lauter.auditing.report.write import render_report
 from lauter.distillation.analysis import compare_features
 from lauter.errors import DataError
 from lauter.losses.hashing import draw_hash_weights
