@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lauter.data import Dataset, ResidentImages, hold_out, take_stratified
-from lauter.errors import DataError
+from lauter.data.splitting import split_folds
+from lauter.errors import ConfigError, DataError
 
 
 def make_dataset(labels: Sequence[int], num_classes: int = 3) -> Dataset:
@@ -72,3 +73,22 @@ def test_unlabelled_images_are_a_stratum_of_their_own() -> None:
     labels = np.repeat([-1, 0, 1], [50, 25, 25])
     drawn = take_stratified(labels, 20, seed=3)
     np.testing.assert_array_equal(np.unique(labels[drawn], return_counts=True)[1], [10, 5, 5])
+
+
+@pytest.mark.parametrize(("count", "folds"), [(100, 2), (57, 5), (7, 7)])
+def test_folds_share_every_label_evenly(count: int, folds: int) -> None:
+    labels = np.random.default_rng(count).integers(0, 4, count)
+    fold = split_folds(labels, folds, np.random.default_rng(0))
+    sizes = [int((fold == number).sum()) for number in range(folds)]
+    assert sum(sizes) == count
+    assert max(sizes) - min(sizes) <= 1
+    for label in range(4):
+        of_label = [int(((fold == number) & (labels == label)).sum()) for number in range(folds)]
+        assert max(of_label) - min(of_label) <= 1
+    assert (fold != split_folds(labels, folds, np.random.default_rng(1))).any()
+
+
+@pytest.mark.parametrize("folds", [1, 6])
+def test_folds_without_images_are_refused(folds: int) -> None:
+    with pytest.raises(ConfigError, match=f"5 labelled images cannot be split into {folds} folds"):
+        split_folds(np.zeros(5, dtype=np.int64), folds, np.random.default_rng(0))

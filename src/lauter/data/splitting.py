@@ -1,9 +1,9 @@
-"""Stratified draws from a data set: a part of it, or a hold-out."""
+"""Stratified draws from a data set: a part of it, a hold-out, or folds."""
 
 import numpy as np
 
 from lauter.data.dataset import UNLABELLED, Dataset, Int64s
-from lauter.errors import DataError
+from lauter.errors import ConfigError, DataError
 from lauter.noise.seeding import step_generator
 
 
@@ -60,6 +60,32 @@ def take_stratified(labels: Int64s, size: int, seed: int, *, lowest: int = 1) ->
     if floor.sum() > size:
         floor = counts * 0
     return _draw(labels, classes, _apportion(size, counts, floor, counts), step_generator(seed, "take"))
+
+
+def split_folds(labels: Int64s, folds: int, generator: np.random.Generator) -> Int64s:
+    """Deal images out into folds: of each label, and of all, no fold gets two images more than another.
+
+    Args:
+        labels: [M] given labels.
+        folds: how many.
+        generator: source of the draws.
+
+    Returns:
+        [M] the fold of each image, 0..folds-1.
+
+    Raises:
+        ConfigError: a fold would be empty, or there is only one.
+    """
+    if not 2 <= folds <= len(labels):
+        raise ConfigError(
+            f"{len(labels)} labelled images cannot be split into {folds} folds; "
+            f"choose between 2 and the number of images"
+        )
+    shuffled = generator.permutation(len(labels))
+    by_label = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    fold = np.empty(len(labels), dtype=np.int64)
+    fold[by_label] = np.arange(len(labels)) % folds
+    return fold
 
 
 def _apportion(total: int, counts: Int64s, lowest: Int64s, highest: Int64s) -> Int64s:

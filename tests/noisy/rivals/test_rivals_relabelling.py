@@ -24,7 +24,6 @@ from lauter.noisy.rivals.confident import (
     find_errors_by_cleanlab,
     learn_confidently,
     predict_out_of_fold,
-    split_folds,
     take_rows,
 )
 from lauter.noisy.rivals.rival import Ground, RivalStage
@@ -87,25 +86,6 @@ def with_other_holdout(ground: Ground) -> np.ndarray:
 
 
 # Confident learning
-
-
-@pytest.mark.parametrize(("count", "folds"), [(100, 2), (57, 5), (7, 7)])
-def test_folds_share_every_label_evenly(count: int, folds: int) -> None:
-    labels = np.random.default_rng(count).integers(0, 4, count)
-    fold = split_folds(labels, folds, np.random.default_rng(0))
-    sizes = [int((fold == number).sum()) for number in range(folds)]
-    assert sum(sizes) == count
-    assert max(sizes) - min(sizes) <= 1
-    for label in range(4):
-        of_label = [int(((fold == number) & (labels == label)).sum()) for number in range(folds)]
-        assert max(of_label) - min(of_label) <= 1
-    assert (fold != split_folds(labels, folds, np.random.default_rng(1))).any()
-
-
-@pytest.mark.parametrize("folds", [1, 6])
-def test_folds_without_images_are_refused(folds: int) -> None:
-    with pytest.raises(ConfigError, match=f"5 labelled images cannot be split into {folds} folds"):
-        split_folds(np.zeros(5, dtype=np.int64), folds, np.random.default_rng(0))
 
 
 def test_no_network_learns_from_the_images_it_judges(

@@ -9,6 +9,7 @@ import torch
 
 from lauter.data.counters import derive_seed
 from lauter.data.dataset import Int64s
+from lauter.data.splitting import split_folds
 from lauter.errors import ConfigError
 from lauter.models import count_flops
 from lauter.noisy.beliefs import Floats
@@ -95,32 +96,6 @@ def predict_out_of_fold(ground: Ground, folds: int) -> Floats:
         setup.loop.run_stage(stage)
         probabilities[held] = stage.probabilities.numpy()
     return probabilities
-
-
-def split_folds(labels: Int64s, folds: int, generator: np.random.Generator) -> Int64s:
-    """Deal images out into folds: of each label, and of all, no fold gets two images more than another.
-
-    Args:
-        labels: [M] given labels.
-        folds: how many.
-        generator: source of the draws.
-
-    Returns:
-        [M] the fold of each image, 0..folds-1.
-
-    Raises:
-        ConfigError: a fold would be empty, or there is only one.
-    """
-    if not 2 <= folds <= len(labels):
-        raise ConfigError(
-            f"{len(labels)} labelled images cannot be split into {folds} folds; "
-            f"choose between 2 and the number of images"
-        )
-    shuffled = generator.permutation(len(labels))
-    by_label = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    fold = np.empty(len(labels), dtype=np.int64)
-    fold[by_label] = np.arange(len(labels)) % folds
-    return fold
 
 
 def take_rows(ground: Ground, rows: Int64s) -> Ground:
