@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,15 @@ class Images(Protocol):
 
     def read(self, index: int) -> Pixels:
         """One image, whole, as uint8 [3, H, W] in RGB."""
+        ...
+
+
+@runtime_checkable
+class Stamped(Protocol):
+    """Streamed images of which the source tells whether one has changed."""
+
+    def stamp(self, index: int) -> str:
+        """What tells one image from another that stands in its place, without decoding it."""
         ...
 
 
@@ -67,6 +76,9 @@ class Dataset:
             training and selection never see it (see :meth:`without_truth`).
         faults: images that were left out or changed on the way in.
         source: how it was opened, for config.yaml.
+        original_labels: [N] int64 or None; the labels that a checked label table replaced by ``labels``.
+        trusted: [N] or None; whether a person decided the label, or that there is none: training then takes
+            it as it is.
     """
 
     name: str
@@ -77,13 +89,20 @@ class Dataset:
     true_labels: Int64s | None = None
     faults: tuple[ImageFault, ...] = ()
     source: dict[str, Any] = field(default_factory=dict)
+    original_labels: Int64s | None = None
+    trusted: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         n, k = len(self.images), len(self.class_names)
-        for name, values in (("labels", self.labels), ("ids", self.ids), ("true_labels", self.true_labels)):
+        for name in ("labels", "ids", "true_labels", "original_labels", "trusted"):
+            values = getattr(self, name)
             if values is not None and len(values) != n:
                 raise DataError(f"{self.name}: {len(values)} {name} for {n} images")
-        for name, values in (("label", self.labels), ("true label", self.true_labels)):
+        for name, values in (
+            ("label", self.labels),
+            ("true label", self.true_labels),
+            ("original label", self.original_labels),
+        ):
             if values is not None and n and (values.min() < -1 or values.max() >= k):
                 raise DataError(
                     f"{self.name}: {name}s must be in -1..{k - 1}, found {values.min()}..{values.max()}"
@@ -122,29 +141,60 @@ class Dataset:
         """The same images as images of none of ``class_names``: unlabelled, and open in truth."""
         nothing = np.full(len(self), UNLABELLED, dtype=np.int64)
         ids = np.array([f"open/{name}" for name in self.ids], dtype=np.str_)
-        return replace(self, labels=nothing, true_labels=nothing + 0, class_names=class_names, ids=ids)
+        return replace(
+            self,
+            labels=nothing,
+            true_labels=nothing + 0,
+            class_names=class_names,
+            ids=ids,
+            original_labels=None,
+            trusted=None,
+        )
 
     def subset(self, index: Sequence[int] | NDArray[Any]) -> "Dataset":
         """The rows at ``index`` (integers, or a mask [N]), in that order."""
         rows = np.asarray(index)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-        truth = None if self.true_labels is None else self.true_labels[rows]
         return replace(
             self,
             images=select_images(self.images, rows),
             labels=self.labels[rows],
             ids=self.ids[rows],
-            true_labels=truth,
+            true_labels=None if self.true_labels is None else self.true_labels[rows],
+            original_labels=None if self.original_labels is None else self.original_labels[rows],
+            trusted=None if self.trusted is None else self.trusted[rows],
         )
 
     def fingerprint(self) -> str:
-        """Hash of ids, given labels and class names (and pixels where resident); keys caches and runs."""
+        """Hash of ids, given labels, whom they are from, and class names (and pixels where resident).
+
+        It keys caches and runs.
+        """
         digest = hashlib.sha256()
         digest.update("\0".join(self.class_names).encode())
         digest.update("\0".join(self.ids.tolist()).encode())
         digest.update(np.ascontiguousarray(self.labels).tobytes())
+        if self.trusted is not None:
+            digest.update(b"trusted" + np.packbits(self.trusted).tobytes())
         if self.images.uniform is not None:
             digest.update(np.ascontiguousarray(self.images.uniform).tobytes())
+        return digest.hexdigest()[:16]
+
+    def fingerprint_images(self) -> str:
+        """Hash of ids and pictures whatever their labels; keys what was computed from pictures alone.
+
+        Of resident images it covers every pixel. Of images that stream it covers what their source tells
+        without decoding: of files size and time of change, of encoded images in memory every byte, of images
+        inside Parquet files size and time of change of these. Of other images it covers the ids alone.
+        """
+        digest = hashlib.sha256("\0".join(self.ids.tolist()).encode())
+        pixels = self.images.uniform
+        if pixels is not None:
+            digest.update(f"\0\0{pixels.shape}".encode())
+            digest.update(np.ascontiguousarray(pixels).data)
+        elif isinstance(self.images, Stamped):
+            for index in range(len(self)):
+                digest.update(f"\0\0{self.images.stamp(index)}".encode())
         return digest.hexdigest()[:16]
 
 
@@ -196,6 +246,10 @@ class SelectedImages:
         """One image, uint8 [3, H, W]."""
         return self.images.read(int(self.rows[index]))
 
+    def stamp(self, index: int) -> str:
+        """What the source tells of an image without decoding it; empty where that is nothing."""
+        return self.images.stamp(int(self.rows[index])) if isinstance(self.images, Stamped) else ""
+
 
 def select_images(images: Images, rows: Int64s) -> Images:
     """The images at ``rows``: a copy where they are resident, a view where they stream."""
@@ -227,4 +281,6 @@ def concatenate(first: Dataset, second: Dataset) -> Dataset:
         ids=np.concatenate([first.ids, second.ids]),
         true_labels=truth,
         faults=first.faults + second.faults,
+        original_labels=None,
+        trusted=None,
     )

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from lauter.data.dataset import ImageFault, Images, Int64s, Pixels, ResidentImages
 from lauter.data.images import (
+    MAX_ASPECT,
     MAX_PIXELS,
     ImageError,
     decode_image,
@@ -20,6 +22,7 @@ from lauter.data.images import (
     probe_image,
     to_pixels,
 )
+from lauter.data.sources.cells import ParquetCells
 from lauter.data.sources.listing import Cells, Listing
 
 SMALL_SIDE = 96
@@ -59,10 +62,36 @@ class EncodedImages:
         Raises:
             ImageError: the image is broken in a way that its header and its end did not show; names its id.
         """
+        return self.read_noted(index)[0]
+
+    def read_noted(self, index: int) -> tuple[Pixels, str | None]:
+        """One image as :meth:`read` gives it, and what decoding changed, as ``decode_image`` says it.
+
+        Raises:
+            ImageError: as of :meth:`read`.
+        """
         try:
-            return decode_image(self.cells[int(self.rows[index])], max_pixels=self.max_pixels)[0]
+            return decode_image(self.cells[int(self.rows[index])], max_pixels=self.max_pixels)
         except ImageError as error:
             raise ImageError(error.fault, f"{self.ids[index]}: {error.detail}") from error
+
+    def stamp(self, index: int) -> str:
+        """Size and time of change of the image's file, or length and checksum of its bytes.
+
+        Raises:
+            ImageError: its file is gone; names its id.
+        """
+        row = int(self.rows[index])
+        if isinstance(self.cells, ParquetCells):
+            return self.cells.stamp(row)
+        cell = self.cells[row]
+        if isinstance(cell, bytes):
+            return f"{len(cell)} {zlib.crc32(cell)}"
+        try:
+            about = os.stat(cell)
+        except OSError as error:
+            raise ImageError("missing", f"{self.ids[index]}: {error.strerror}") from error
+        return f"{about.st_size} {about.st_mtime_ns}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,10 +146,11 @@ def load_images(
 def _decode_all(listing: Listing, size: int, max_pixels: int, executor: ThreadPoolExecutor) -> LoadedImages:
     pixels = np.empty((len(listing), 3, size, size), dtype=np.uint8)
 
-    def decode(position: int) -> str | None:
+    def decode(position: int) -> list[tuple[str, str]]:
         image, changes = open_rgb(listing.cells[int(listing.rows[position])], max_pixels)
         pixels[position] = to_pixels(fit_square(image, size))
-        return changes
+        kinds = changes.split("+") if changes else []
+        return [(kind, "converted to 8-bit RGB") for kind in kinds] + _note_aspect(*image.size)
 
     faults = _collect_faults(listing, decode, executor)
     dropped = {fault.id for fault in faults if fault.dropped}
@@ -138,32 +168,39 @@ def _probe_all(
     """Heights and widths [N, 2], 0 where an image cannot be used, and why not."""
     sizes = np.zeros((len(listing), 2), dtype=np.int64)
 
-    def probe(position: int) -> None:
-        sizes[position] = probe_image(listing.cells[int(listing.rows[position])], max_pixels=max_pixels)
+    def probe(position: int) -> list[tuple[str, str]]:
+        height, width = probe_image(listing.cells[int(listing.rows[position])], max_pixels=max_pixels)
+        sizes[position] = height, width
+        return _note_aspect(width, height)
 
     return sizes, _collect_faults(listing, probe, executor)
 
 
 def _collect_faults(
-    listing: Listing, visit: Callable[[int], str | None], executor: ThreadPoolExecutor
+    listing: Listing, visit: Callable[[int], list[tuple[str, str]]], executor: ThreadPoolExecutor
 ) -> tuple[ImageFault, ...]:
-    """Visit every image on the executor's threads; note what was changed and what cannot be used."""
+    """Visit every image on the executor's threads; note what is odd about it, or that it cannot be used."""
 
     def visit_chunk(start: int) -> list[ImageFault]:
         faults = []
         for position in range(start, min(start + _CHUNK, len(listing))):
             id_ = str(listing.ids[position])
             try:
-                changes = visit(position)
+                notes = visit(position)
             except ImageError as error:
                 faults.append(ImageFault(id_, error.fault, error.detail, True))
                 continue
-            kinds = changes.split("+") if changes else []
-            faults += [ImageFault(id_, kind, "converted to 8-bit RGB", False) for kind in kinds]
+            faults += [ImageFault(id_, kind, detail, False) for kind, detail in notes]
         return faults
 
     chunks = executor.map(visit_chunk, range(0, len(listing), _CHUNK))
     return tuple(fault for faults in chunks for fault in faults)
+
+
+def _note_aspect(width: int, height: int) -> list[tuple[str, str]]:
+    """A note where the centre square, which is what a view shows, is less than a third of the image."""
+    aspect = max(width, height) / min(width, height)
+    return [("extreme aspect", f"{aspect:.1f} to 1")] if aspect > MAX_ASPECT else []
 
 
 def _common_side(sizes: NDArray[np.int64]) -> int | None:

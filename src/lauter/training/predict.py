@@ -1,6 +1,6 @@
 """The one inference pass that beliefs, features, banks and evaluation all use."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,7 +33,6 @@ class Predictions:
         return np.asarray(self.logits.argmax(1).numpy(), dtype=np.int64)
 
 
-@torch.no_grad()
 def predict(
     network: Network,
     images: Images,
@@ -59,18 +58,49 @@ def predict(
     Returns:
         Predictions for ``index`` in its order, on the host.
     """
+    logits, features = [torch.zeros(0, network.num_classes)], [torch.zeros(0, network.feature_size)]
+    for part in stream_predictions(
+        network, images, runtime, index=index, image_size=image_size, batch_size=batch_size, view=view
+    ):
+        logits.append(part.logits)
+        features.append(part.features)
+    return Predictions(torch.cat(logits), torch.cat(features))
+
+
+@torch.no_grad()
+def stream_predictions(
+    network: Network,
+    images: Images,
+    runtime: Runtime,
+    *,
+    index: Int64s | None = None,
+    image_size: int | None = None,
+    batch_size: int = 512,
+    view: tuple[ViewRecipe, int, int] = (IDENTITY, 0, 0),
+) -> Generator[Predictions]:
+    """What :func:`predict` gives, batch by batch: for more images than their predictions fit into memory.
+
+    Args:
+        network: put into eval mode until the last batch is given, and on the runtime's device.
+        images: what to read.
+        runtime: device and precision.
+        index: rows to predict, all where None.
+        image_size: side of the pictures handed to the network; its own input size where None.
+        batch_size: images at a time.
+        view: (recipe, seed, view number) of the pictures.
+
+    Yields:
+        Predictions of each batch of ``index``, in its order, on the host.
+    """
     rows = np.arange(len(images)) if index is None else np.asarray(index, dtype=np.int64)
     size = image_size or network.input_spec.size
     runtime.place(network)
-    logits, features = [torch.zeros(0, network.num_classes)], [torch.zeros(0, network.feature_size)]
     with eval_mode(network):
         workers = runtime.config.workers
         for batch in read_in_order(images, rows, batch_size, size, runtime.device, workers, view):
             with runtime.autocast():
                 output = network(batch.images)
-            logits.append(output.logits.float().cpu())
-            features.append(output.features.float().cpu())
-    return Predictions(torch.cat(logits), torch.cat(features))
+            yield Predictions(output.logits.float().cpu(), output.features.float().cpu())
 
 
 @contextmanager

@@ -13,6 +13,10 @@ from rich.text import Text
 
 from lauter.errors import ConfigError, RunError
 
+LIVE_SECONDS = 0.25
+PLAIN_SECONDS = 30.0
+"""Least time from one refreshed line to the next, on a terminal and elsewhere."""
+
 
 class Progress:
     """One live line on a terminal, plain lines elsewhere; one JSON line per epoch on disk.
@@ -59,15 +63,36 @@ class Progress:
         self, stage: str, epoch: int, epochs: int, done: float, terms: str, rate: float, left: float
     ) -> None:
         """Refresh the live line, a few times a second at most."""
-        if self.console is None or not self.console.is_terminal or time.monotonic() - self._shown < 0.25:
-            return
+        if self._is_time(live=True):
+            self._refresh(f"{stage}  epoch {epoch + 1}/{epochs}  {_draw_bar(done)}  {terms}", rate, left)
+
+    def count(self, what: str, done: int, total: int, rate: float, left: float) -> None:
+        """Say how far a pass over images is: live on a terminal, elsewhere a line every half a minute.
+
+        Args:
+            what: is being done.
+            done: images so far.
+            total: images in all.
+            rate: images per second.
+            left: seconds to go.
+        """
+        if self._is_time(live=True):
+            self._refresh(f"{what}  {_draw_bar(done / max(total, 1))}  {done:,} of {total:,}", rate, left)
+        elif self._is_time(live=False):
+            self.say(f"{what:<11} {done:,} of {total:,}, {rate:,.0f} images/s, {format_seconds(left)} left")
+
+    def _is_time(self, *, live: bool) -> bool:
+        """Whether somebody listens, on a terminal or elsewhere, and the last word was long enough ago."""
+        if self.console is None or self.console.is_terminal != live:
+            return False
+        if time.monotonic() - self._shown < (LIVE_SECONDS if live else PLAIN_SECONDS):
+            return False
         self._shown = time.monotonic()
-        bar = "━" * round(20 * done) + "─" * (20 - round(20 * done))
+        return True
+
+    def _refresh(self, text: str, rate: float, left: float) -> None:
         line = Text(
-            f"{stage}  epoch {epoch + 1}/{epochs}  {bar}  {terms}  "
-            f"{rate:,.0f} images/s  {format_seconds(left)} left",
-            no_wrap=True,
-            overflow="ellipsis",
+            f"{text}  {rate:,.0f} images/s  {format_seconds(left)} left", no_wrap=True, overflow="ellipsis"
         )
         if self._live is None:
             self._live = Live(line, console=self.console, transient=True, auto_refresh=False)
@@ -141,6 +166,11 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _draw_bar(done: float) -> str:
+    """A bar of 20 letters, filled by a share."""
+    return "━" * round(20 * done) + "─" * (20 - round(20 * done))
 
 
 def _drop_broken_line(path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from lauter.errors import ConfigError
 from lauter.models import Network
+from lauter.training.processes import Processes, count_processes
 
 Precision = Literal["auto", "32", "bf16"]
 
@@ -50,13 +51,16 @@ class Runtime:
 
     Args:
         config: what was asked for.
+        processes: this process's place among several, by work that several can share (passes over images,
+            see :mod:`lauter.training.processes`); it then takes the accelerator of its local rank. None by
+            work that is one process, as training is.
 
     Raises:
         ConfigError: the device or the compiler that was asked for is not there, or several processes were
-            launched (a run is one process).
+            launched for work that is one process.
     """
 
-    def __init__(self, config: RuntimeConfig | None = None) -> None:
+    def __init__(self, config: RuntimeConfig | None = None, *, processes: Processes | None = None) -> None:
         self.config = config or RuntimeConfig()
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
@@ -67,14 +71,14 @@ class Runtime:
             self.config.precision == "auto" and has_bf16(self.config.device)
         )
         self.precision: Literal["bf16", "32"] = "bf16" if bf16 else "32"
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if processes is None and count_processes() > 1:
             raise ConfigError(
                 "WORLD_SIZE is above 1, but a run is one process for now; start it without torchrun"
             )
         logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
         self.fabric = Fabric(
             accelerator=self.config.device,
-            devices=1,
+            devices=_choose_devices(self.config.device, processes or Processes()),
             precision="bf16-mixed" if bf16 else "32-true",
         )
         self.fabric.launch()
@@ -94,6 +98,18 @@ class Runtime:
         """The precision context that forward passes run in."""
         context: AbstractContextManager[None] = self.fabric.autocast()
         return context
+
+
+def _choose_devices(device: str, processes: Processes) -> int | list[int]:
+    """What Fabric is told: any one device, or of several processes on accelerators each its own."""
+    if processes.size == 1 or device in ("cpu", "mps") or not torch.cuda.is_available():
+        return 1
+    if processes.local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"this process has LOCAL_RANK {processes.local_rank}, but its machine has "
+            f"{torch.cuda.device_count()} accelerators; start at most one process for each"
+        )
+    return [processes.local_rank]
 
 
 def has_bf16(device: str) -> bool:
