@@ -24,7 +24,6 @@ from lauter.preparation import (
     hash_weights,
     open_both,
     open_test,
-    read_targets,
     resolve_networks,
     take_scorable,
 )
@@ -141,45 +140,6 @@ def test_unlabelled_test_images_do_not_count_as_open(data: Dataset) -> None:
     assert take_scorable(informed) is informed
     with pytest.raises(DataError, match="the test set photos has no label to score by"):
         take_scorable(data.with_labels(np.full(len(data), UNLABELLED)))
-
-
-def make_table(data: Dataset) -> pd.DataFrame:
-    names = np.array(data.class_names, dtype=object)
-    return pd.DataFrame(
-        {"id": data.ids, "given": names[data.labels], "verdict": "keep", "suggested": names[0]}
-    )
-
-
-def test_targets_are_kept_and_relabelled_labels(data: Dataset) -> None:
-    table = make_table(data)
-    table.loc[[20, 30], "verdict"] = "relabel"
-    table.loc[21, "verdict"] = "drop"
-    table.loc[22, "verdict"] = "ask"
-    table.loc[23, ["given", "verdict"]] = [None, "ask"]
-    expected = data.labels.copy()
-    expected[[20, 30]] = 0
-    expected[[21, 22, 23]] = UNLABELLED
-    shuffled = table.sample(frac=1, random_state=0)
-    np.testing.assert_array_equal(read_targets(data, shuffled), expected)
-    extra = pd.concat([table, table.iloc[:1].assign(id="elsewhere.png")])
-    np.testing.assert_array_equal(read_targets(data, extra), expected)
-
-
-def test_a_label_table_that_does_not_fit_is_refused(data: Dataset, tmp_path: Path) -> None:
-    table = make_table(data)
-    text = tmp_path / "labels.parquet"
-    text.write_text("no table")
-    cases: list[tuple[Any, str]] = [
-        (table.drop(columns="verdict"), "has no column 'verdict'; it is not one that lauter wrote"),
-        (table.iloc[2:], "lacks 2 of the 42 images, the first is 'cat/00.png'"),
-        (pd.concat([table, table.iloc[:1]]), "names 'cat/00.png' more than once"),
-        (table.assign(given="cow"), "has the class 'cow', which the data has not"),
-        (tmp_path / "gone.parquet", r"the label table .*gone\.parquet is missing"),
-        (text, "cannot be read as Parquet"),
-    ]
-    for labels, message in cases:
-        with pytest.raises(DataError, match=message):
-            read_targets(data, labels)
 
 
 def test_networks_are_chosen_by_size(data: Dataset) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from lauter.auditing.label_table import Table, add_history, choose_targets, with_checked_labels
+from lauter.auditing.label_table import LabelTable, add_history, choose_targets, with_checked_labels
 from lauter.auditing.verdicts import make_label_table
 from lauter.config import FitConfig, load_preset
 from lauter.data import Dataset, hold_out
@@ -101,7 +101,7 @@ def fit(
     student: str | Network | None = None,
     teacher: str | Network | None = None,
     *,
-    labels: Table | None = None,
+    labels: LabelTable | None = None,
     drop: bool = False,
     test: Source | None = None,
     preset: str = "standard",
@@ -177,7 +177,7 @@ def train(
     data: Source,
     teacher: str | None = None,
     *,
-    labels: Table | None = None,
+    labels: LabelTable | None = None,
     drop: bool = False,
     test: Source | None = None,
     config: FitConfig | None = None,
@@ -224,7 +224,7 @@ def distill(
     teacher: str | Path | Network | Stored,
     student: str | None = None,
     *,
-    labels: Table | None = None,
+    labels: LabelTable | None = None,
     test: Source | None = None,
     config: FitConfig | None = None,
     options: RunOptions | None = None,
@@ -282,7 +282,7 @@ def distill(
     return DistillResult(small, data.class_names, metrics, run.path)
 
 
-def _take_labels(data: Dataset, labels: Table | None, drop: bool) -> Dataset:
+def _take_labels(data: Dataset, labels: LabelTable | None, drop: bool) -> Dataset:
     """The data under checked labels, where there is a table of them."""
     if labels is not None:
         return with_checked_labels(data, labels, drop=drop)

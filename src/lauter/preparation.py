@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from rich.console import Console
 
 from lauter.config import FitConfig, to_plain
 from lauter.data import Dataset, available_splits, hold_out, open_dataset
-from lauter.data.dataset import UNLABELLED, Int64s
 from lauter.distillation.stored import Stored, is_features_file, read_features
 from lauter.errors import ConfigError, DataError, LauterError, ModelError
 from lauter.models import CIFAR_ZOO, Network, create_network, default_networks, load_network
@@ -126,36 +124,6 @@ def take_scorable(test: Dataset) -> Dataset:
     if not test.labelled.any():
         raise DataError(f"the test set {test.name} has no label to score by")
     return test.subset(test.labelled)
-
-
-def read_targets(data: Dataset, labels: pd.DataFrame | str | Path) -> Int64s:
-    """Labels to learn [N] from a checked label table: given where kept, suggested where relabelled, else -1.
-
-    Raises:
-        DataError: the table cannot be read, lacks images of the data or names one twice, or names unknown
-            classes.
-    """
-    if not isinstance(labels, pd.DataFrame):
-        if not Path(labels).is_file():
-            raise DataError(f"the label table {labels} is missing")
-        try:
-            labels = pd.read_parquet(labels)
-        except (OSError, ValueError) as error:
-            raise DataError(f"the label table {labels} cannot be read as Parquet: {error}") from error
-    if missing := [name for name in ("id", "given", "verdict", "suggested") if name not in labels.columns]:
-        raise DataError(f"the label table has no column {missing[0]!r}; it is not one that lauter wrote")
-    if (twice := labels["id"].duplicated()).any():
-        raise DataError(f"the label table names {labels['id'][twice].iloc[0]!r} more than once")
-    rows = labels.set_index("id").reindex(data.ids)
-    if absent := int(rows["verdict"].isna().sum()):
-        name = str(data.ids[np.flatnonzero(rows["verdict"].isna())[0]])
-        raise DataError(f"the label table lacks {absent} of the {len(data)} images, the first is {name!r}")
-    number = {name: label for label, name in enumerate(data.class_names)}
-    chosen = rows["given"].where(rows["verdict"] == "keep", rows["suggested"])
-    chosen = chosen.where(rows["verdict"].isin(["keep", "relabel"]))
-    if strange := sorted(set(chosen.dropna()) - set(number)):
-        raise DataError(f"the label table has the class {strange[0]!r}, which the data has not")
-    return np.array([number.get(name, UNLABELLED) for name in chosen], dtype=np.int64)
 
 
 def split_networks(asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Network]]:
@@ -329,6 +297,9 @@ def introduce(setup: Setup, data: Dataset, test: Dataset | None, networks: str) 
     if changed := len({fault.id for fault in data.faults if not fault.dropped}):
         parts.append(f"{changed:,} turned or converted")
     say(f"data        {data.name}: {', '.join(parts)}")
+    if checked := data.source.get("checked_labels"):
+        counts = [f"{count:,} {name.replace('_', ' ')}" for name, count in checked["counts"].items() if count]
+        say(f"labels      from {checked['file'] or 'a checked table'}: {', '.join(counts)}")
     tested = "no test set: scores are agreement with given labels"
     if test is not None:
         column = test.source.get("truth_column") or test.source.get("label_column")

@@ -15,11 +15,14 @@ def main(argv: Sequence[str]) -> int:
         "fit", "Doubtful labels in, a small model and a checked label table out.", "DATA [flags]"
     )
     flags.add_data_flags(parser)
+    flags.add_label_flags(parser)
     flags.add_run_flags(parser)
     arguments, config = flags.parse_run(parser, argv)
     data, test = flags.open_data(arguments, config)
     result = fit(
         data,
+        labels=arguments.labels,
+        drop=arguments.drop,
         test=test,
         config=config,
         out=arguments.out,

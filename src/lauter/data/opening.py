@@ -163,6 +163,40 @@ def available_splits(spec: str | Path) -> tuple[str, ...]:
     return folder.list_splits(path)
 
 
+def find_files(data: Dataset) -> list[Path] | None:
+    """The image files of a data set, as its source lists them now; no image is read.
+
+    Args:
+        data: as :func:`open_dataset` opened it, or some rows of that.
+
+    Returns:
+        [N] absolute paths; None where images (or some of them) lie inside other files, or where the source
+        is no folder and no file here.
+
+    Raises:
+        DataError: the source cannot be listed any more, or lacks images that it had.
+    """
+    where = str(data.source.get("spec", ""))
+    if where in ("", "digits") or not os.path.isabs(where):
+        return None
+    names = ("image_column", "label_column", "truth_column", "id_column")
+    columns = table.Columns(*(data.source.get(name) for name in names))
+    listing = _list_source(where, data.source.get("split"), columns, data.class_names)
+    place = dict(zip(listing.ids.tolist(), listing.rows.tolist(), strict=True))
+    if gone := [name for name in data.ids.tolist() if name not in place]:
+        raise DataError(
+            f"{where} lists {len(gone)} of the {len(data)} images no more, the first is {gone[0]!r}; "
+            "open the data as it is now"
+        )
+    files: list[Path] = []
+    for name in data.ids.tolist():
+        cell = listing.cells[place[name]]
+        if not isinstance(cell, Path):
+            return None
+        files.append(cell)
+    return files
+
+
 def _locate(spec: str | Path) -> str:
     """The spec in the form that opens again from anywhere: an absolute path, or a name as it is."""
     text = str(spec)

@@ -65,8 +65,8 @@ class Judge:
     """Beliefs, assessment and corrections of all images, renewed after every epoch.
 
     Hold-out labels select an epoch, so they must not teach: they have no vote and no say in thresholds, and
-    are judged all the same. What a person decided is final (``Dataset.trusted``): such a label is kept, and an
-    image that a person left without one gets none.
+    are judged all the same. What a person decided is final (``Dataset.trusted``): such a label is kept, and
+    an image that a person left without one gets none.
 
     Attributes:
         beliefs: [N, K] distributions under the training prior.
