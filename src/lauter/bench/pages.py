@@ -4,6 +4,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lauter.bench.audit import METHODS as JUDGES
+from lauter.bench.audit_pages import (
+    CALIBRATION,
+    CORRUPTIONS,
+    COSTS,
+    DETECTION,
+    FOUND,
+    RATES,
+    SCALE,
+    SETS,
+    SIZES,
+    compare_with_best,
+    tabulate_sets,
+)
 from lauter.bench.friends import ADDED, INSTEAD, WITHOUT, draw_chart, judge_parts
 from lauter.bench.ncifar import render_recipes
 from lauter.bench.records import Record, ResultFile
@@ -183,19 +197,16 @@ PAGES = (
         result="friends",
     ),
     Page("friendschart", (), {}, (), result="friends", render=draw_friends),
-    Page(
-        "labelerrors",
-        ("ncifar10", "cifar10n-worst", "cifar10n-aggre"),
-        {
-            "auroc": "AUROC",
-            "average_precision": "AP",
-            "f1": "F1",
-            "best_f1": "best F1",
-            "f1_of_best": "F1 of best",
-        },
-        ("filter", "cleanlab", "confident", "disagreement"),
-        result="labels",
-    ),
+    Page("audit", (), {}, (), result="audit", render=compare_with_best),
+    Page("auditf1", SETS, {"f1": "F1"}, JUDGES, result="audit"),
+    Page("auditdetection", (), {}, (), result="audit", render=tabulate_sets(DETECTION, SETS)),
+    Page("auditcalibration", (), {}, (), result="audit", render=tabulate_sets(CALIBRATION, SETS)),
+    Page("auditrates", (), {}, (), result="audit", render=tabulate_sets(RATES, SETS)),
+    Page("auditintervals", (), {}, (), result="audit", render=tabulate_sets(RATES, CORRUPTIONS)),
+    Page("auditdigits", CORRUPTIONS, {"f1": "F1"}, JUDGES, result="audit"),
+    Page("auditcosts", (), {}, (), result="audit", render=tabulate_sets(COSTS, SETS)),
+    Page("auditpictures", (), {}, (), result="audit", render=tabulate_sets(FOUND, SETS)),
+    Page("auditscale", (), {}, (), result="audit-scale", render=tabulate_sets(SCALE, SIZES)),
     Page(
         "distill",
         DISTILL,

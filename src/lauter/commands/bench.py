@@ -8,16 +8,20 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from lauter.bench import (
+    audit,
+    audit_scale,
     clock,
     closed_form,
     distill,
     distill_speed,
     headless,
-    label_errors,
     ncifar,
     noisy,
     way,
 )
+from lauter.bench.audit_data import DATA as AUDIT_DATA
+from lauter.bench.audit_data import Folders
+from lauter.bench.audit_evidence import EVIDENCE, AuditBenchConfig
 from lauter.bench.friends import VARIANTS, draw_chart, judge_parts
 from lauter.bench.noisy_data import RIVAL_DATA, WAY_DATA
 from lauter.bench.pages import write_pages
@@ -38,7 +42,8 @@ def main(argv: Sequence[str]) -> int:
         "collect: gather what way has measured so far into a result file; "
         "noisy: the noisy recipe beside its rivals, resumable; "
         "friends: the noisy recipe with single parts switched, resumable, with a chart; "
-        "labels: finding label errors on the same predictions, ours beside others, resumable; "
+        "audit: finding bad labels on the same evidence, ours beside others, resumable; "
+        "audit-scale: how long an audit of many features takes, on an idle machine; "
         "ncifar: counts and hashes of the noise recipes; "
         "distill: mimicking beside other distillation methods under one recipe, resumable; "
         "headless: a self-supervised teacher mimicked without a label, resumable; "
@@ -46,13 +51,17 @@ def main(argv: Sequence[str]) -> int:
         "clock: wall-clock and peak memory of lauter fit, on an idle machine; "
         "closed-form: the sampled LSH loss against its closed form; "
         "tables: render the tables of README and docs from the result files.",
-        "way|collect|noisy|friends|labels|ncifar|distill|headless|speed|clock|closed-form|tables [flags]",
+        "way|collect|noisy|friends|audit|audit-scale|ncifar|distill|headless|speed|clock|closed-form|tables "
+        "[flags]",
     )
     parser.add_argument("what", help="which of these")
     parser.add_argument("--cifar10", type=str | None, help="CIFAR-10 with CIFAR-10N's labels as columns")
     parser.add_argument("--cifar100", type=str | None, help="CIFAR-100")
+    parser.add_argument("--photos", type=str | None, help="pictures with boxes of objects, for audit")
     parser.add_argument(
-        "--data", type=list[str] | None, help="which data sets of way, noisy, friends or labels"
+        "--data",
+        type=list[str] | None,
+        help="which data sets of way, noisy, friends or audit, or sizes of audit-scale",
     )
     parser.add_argument("--methods", type=list[str] | None, help="which methods; all by default")
     parser.add_argument(
@@ -60,6 +69,10 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument(
         "--pairs", type=list[str], default=["resnet20:resnet8"], help="teacher:student, pairs of distill"
+    )
+    parser.add_argument("--evidence", default="features", help=f"what audit judges by: {', '.join(EVIDENCE)}")
+    parser.add_argument(
+        "--features", default="", help="for audit: a backbone's name, or a folder of files NAME-SEED"
     )
     parser.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="which seeds")
     parser.add_argument("--preset", default="quick", help="lengths of all stages")
@@ -72,7 +85,8 @@ def main(argv: Sequence[str]) -> int:
         "collect": _collect,
         "noisy": _measure_noisy,
         "friends": _measure_friends,
-        "labels": _measure_labels,
+        "audit": _measure_audit,
+        "audit-scale": _measure_audit_scale,
         "ncifar": _measure_ncifar,
         "distill": _measure_distill,
         "headless": _measure_headless,
@@ -148,21 +162,46 @@ def _measure_units(arguments: Namespace, methods: list[str], default: list[str],
     return file
 
 
-def _measure_labels(arguments: Namespace) -> None:
-    """Judge labels by several rules on the same predictions, where the work folder does not hold them."""
-    folders = _require_both(arguments)
-    names = _choose(arguments.data, list(label_errors.DATA), list(label_errors.DATA), "data")
-    methods = _choose(arguments.methods, list(label_errors.METHODS), list(label_errors.METHODS), "methods")
-    out = Path(arguments.out or RESULTS / "labels.json")
-    file = ResultFile.resume(out, "lauter bench labels --cifar10 CIFAR10 --cifar100 CIFAR100")
+def _measure_audit(arguments: Namespace) -> None:
+    """Judge labels by several methods on the same evidence, where the work folder does not hold them."""
+    given = (arguments.cifar10, arguments.cifar100, arguments.photos)
+    folders = Folders(*(Path(folder) if folder else None for folder in given))
+    names = _choose(arguments.data, list(AUDIT_DATA), list(AUDIT_DATA), "data")
+    methods = _choose(arguments.methods, list(audit.METHODS), list(audit.METHODS), "methods")
+    for name in names:
+        audit.check_request(name, methods, arguments.evidence, arguments.features, folders)
+    out = Path(arguments.out or RESULTS / "audit.json")
+    command = "lauter bench audit --preset PRESET --cifar10 CIFAR10 --cifar100 CIFAR100 --photos PHOTOS"
+    file = ResultFile.resume(out, command)
+    config = AuditBenchConfig.from_preset(arguments.preset)
     runtime = RuntimeConfig(threads=arguments.threads)
     for name in names:
         for seed in arguments.seeds:
-            records = label_errors.measure_label_errors(
-                name, seed, folders, Path(arguments.work), runtime, methods=methods, console=Console()
+            records = audit.measure_audit(
+                name,
+                seed,
+                folders,
+                Path(arguments.work),
+                runtime,
+                config,
+                methods,
+                arguments.evidence,
+                arguments.features,
+                Console(),
             )
             file = file.append(records)
             file.write(out)
+    print(out)
+
+
+def _measure_audit_scale(arguments: Namespace) -> None:
+    """Clock audits of drawn features once more."""
+    sizes = _choose(arguments.data, list(audit_scale.SIZES), list(audit_scale.SIZES), "data")
+    out = Path(arguments.out or RESULTS / "audit-scale.json")
+    file = ResultFile.resume(out, "lauter bench audit-scale")
+    for size in sizes:
+        file = file.append(audit_scale.measure_audit_scale(size, Path(arguments.work) / "audit-scale"))
+        file.write(out)
     print(out)
 
 

@@ -1,5 +1,6 @@
 """Metrics that stay valid on noisy, open and imbalanced data, their intervals, and the protocol."""
 
+from lauter.evaluation.calibration import adaptive_calibration_error, brier_skill
 from lauter.evaluation.counts import ClassCounts, count_classes
 from lauter.evaluation.intervals import (
     Interval,
@@ -31,11 +32,13 @@ __all__ = [
     "PairedDifference",
     "RunScores",
     "accuracy",
+    "adaptive_calibration_error",
     "balanced_accuracy",
     "balanced_agreement",
     "bootstrap_auroc",
     "bootstrap_metrics",
     "brier",
+    "brier_skill",
     "count_classes",
     "expected_calibration_error",
     "label_errors_by_class",

@@ -196,7 +196,7 @@ def expected_calibration_error(probs: NDArray[Any], outcomes: Bools, num_bins: i
 
     Source: Naeini, Cooper and Hauskrecht (2015); Guo et al. (2017), arXiv 1706.04599, for 15 bins.
     """
-    promised, happened = _check_probs(probs, outcomes)
+    promised, happened = check_probs(probs, outcomes)
     if num_bins < 1:
         raise DataError(f"num_bins must be 1 or more, not {num_bins}")
     bins = np.clip(np.ceil(promised * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
@@ -212,7 +212,7 @@ def brier(probs: NDArray[Any], outcomes: Bools) -> float:
 
     Source: Brier (1950), in its two-outcome form.
     """
-    promised, happened = _check_probs(probs, outcomes)
+    promised, happened = check_probs(probs, outcomes)
     return float(np.mean((promised - happened) ** 2))
 
 
@@ -230,7 +230,12 @@ def _check_scores(scores: NDArray[Any], flags: Bools, name: str) -> tuple[Floats
     return values, truth
 
 
-def _check_probs(probs: NDArray[Any], outcomes: Bools) -> tuple[Floats, Floats]:
+def check_probs(probs: NDArray[Any], outcomes: Bools) -> tuple[Floats, Floats]:
+    """Promised probabilities [N] and what happened [N], checked, as float64.
+
+    Raises:
+        DataError: a probability is outside 0..1, lengths differ, or there are none.
+    """
     values, truth = _check_scores(probs, outcomes, "outcomes")
     if values.min() < 0 or values.max() > 1:
         raise DataError(f"probabilities must be in 0..1, found {values.min():g}..{values.max():g}")
