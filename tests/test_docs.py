@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 import lauter
+from lauter.audit_config import SET_ABOVE, AuditConfig
 from lauter.bench.way import METHODS
 from lauter.commands import COMMANDS, flags
 from lauter.config import FitConfig, from_plain, load_preset
@@ -43,7 +44,16 @@ TABLES = {
         "rivalsharm",
         "friendschart",
         "friends",
-        "labelerrors",
+        "audit",
+        "auditf1",
+        "auditdetection",
+        "auditcalibration",
+        "auditrates",
+        "auditintervals",
+        "auditdigits",
+        "auditcosts",
+        "auditpictures",
+        "auditscale",
         "distill",
         "bank",
         "headless",
@@ -123,8 +133,9 @@ def test_wrong_commands_would_be_noticed(words: str, parse_only: Callable[[Seque
 
 
 def test_flags_and_verbs_in_the_text_exist(parse_only: Callable[[Sequence[str]], Any]) -> None:
-    parser = parse_only(["distill", "photos", "--teacher", "t.safetensors"])
-    known = {option.replace("-", "_") for action in parser._actions for option in action.option_strings}
+    verbs = (["distill", "photos", "--teacher", "t.safetensors"], ["audit", "photos"])
+    actions = [action for words in verbs for action in parse_only(words)._actions]
+    known = {option.replace("-", "_") for action in actions for option in action.option_strings}
     for page in PAGES:
         for span in spans(page):
             verb = re.match(r"lauter (\w+)$", span)
@@ -143,7 +154,7 @@ def test_python_names_and_arguments_exist() -> None:
                     assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
                 if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "lauter":
                     assert node.attr in lauter.__all__, f"{page.name}: lauter.{node.attr}"
-                if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("lauter."):
+                if isinstance(node, ast.Call) and re.fullmatch(r"lauter\.\w+", ast.unparse(node.func)):
                     function = getattr(lauter, ast.unparse(node.func).removeprefix("lauter."))
                     named = {str(keyword.arg): None for keyword in node.keywords}
                     inspect.signature(function).bind(*node.args, **named)
@@ -246,7 +257,16 @@ def render_settings() -> str:
         for name, meaning in _meanings(OptimizerConfig).items()
     ]
     parts.append(_table(["setting", *stages, "meaning"], fields))
-    return "\n\n".join(parts).replace("\n\n\n", "\n\n") + "\n"
+
+    parts += ["## Audit", "Of `lauter audit`; groups that stand above already mean the same there.\n"]
+    shared = {type(part) for _, part in _configs(config)}
+    for place, part in _configs(AuditConfig()):
+        if type(part) not in shared:
+            documented = docstring_parser.parse(inspect.getdoc(type(part)) or "")
+            parts += [f"### audit: {place}" if place else "", f"{documented.short_description}\n"]
+            fields = [row for row in _fields(place, part) if row[0].strip("`") not in SET_ABOVE]
+            parts.append(_table(["setting", "default", "meaning"], fields))
+    return re.sub(r"\n{3,}", "\n\n", "\n\n".join(parts)) + "\n"
 
 
 def _configs(config: Any, place: str = "") -> Iterator[tuple[str, Any]]:

@@ -13,12 +13,18 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lauter.artefacts import TrainedModel, export_onnx, load
+    from lauter.audit_config import AuditConfig, load_audit_preset
+    from lauter.auditing.auditor import LabelAuditor
+    from lauter.auditing.corrected import write_corrected
+    from lauter.auditing.decisions import apply_decisions
+    from lauter.auditing.label_table import with_checked_labels
     from lauter.config import FitConfig, load_preset
     from lauter.data import Dataset, corrupt, open_dataset
     from lauter.data.multilabel import MultiLabelDataset, open_multilabel
     from lauter.distillation.doctor import examine_teacher
     from lauter.distillation.stored import read_features, write_features
     from lauter.errors import LauterError
+    from lauter.label_audit import AuditOptions, AuditResult, audit
     from lauter.models import Network, create_network, wrap_module
     from lauter.multilabel import evaluate_multilabel, fit_multilabel, load_multilabel_preset
     from lauter.pipeline import DistillResult, FitResult, TrainResult, distill, fit, train
@@ -27,16 +33,22 @@ if TYPE_CHECKING:
     from lauter.scoring import evaluate
 
 _PUBLIC = {
+    "AuditConfig": "lauter.audit_config",
+    "AuditOptions": "lauter.label_audit",
+    "AuditResult": "lauter.label_audit",
     "Dataset": "lauter.data",
     "DistillResult": "lauter.pipeline",
     "FitConfig": "lauter.config",
     "FitResult": "lauter.pipeline",
     "MultiLabelDataset": "lauter.data.multilabel",
+    "LabelAuditor": "lauter.auditing.auditor",
     "LauterError": "lauter.errors",
     "Network": "lauter.models",
     "RunOptions": "lauter.preparation",
     "TrainResult": "lauter.pipeline",
     "TrainedModel": "lauter.artefacts",
+    "apply_decisions": "lauter.auditing.decisions",
+    "audit": "lauter.label_audit",
     "corrupt": "lauter.data",
     "create_network": "lauter.models",
     "distill": "lauter.pipeline",
@@ -47,6 +59,7 @@ _PUBLIC = {
     "fit": "lauter.pipeline",
     "fit_multilabel": "lauter.multilabel",
     "load": "lauter.artefacts",
+    "load_audit_preset": "lauter.audit_config",
     "load_multilabel_preset": "lauter.multilabel",
     "load_preset": "lauter.config",
     "open_dataset": "lauter.data",
@@ -54,15 +67,21 @@ _PUBLIC = {
     "read_features": "lauter.distillation.stored",
     "report": "lauter.results",
     "train": "lauter.pipeline",
+    "with_checked_labels": "lauter.auditing.label_table",
     "wrap_module": "lauter.models",
+    "write_corrected": "lauter.auditing.corrected",
     "write_features": "lauter.distillation.stored",
 }
 
 __all__ = [
+    "AuditConfig",
+    "AuditOptions",
+    "AuditResult",
     "Dataset",
     "DistillResult",
     "FitConfig",
     "FitResult",
+    "LabelAuditor",
     "LauterError",
     "MultiLabelDataset",
     "Network",
@@ -70,6 +89,8 @@ __all__ = [
     "TrainResult",
     "TrainedModel",
     "__version__",
+    "apply_decisions",
+    "audit",
     "corrupt",
     "create_network",
     "distill",
@@ -80,6 +101,7 @@ __all__ = [
     "fit",
     "fit_multilabel",
     "load",
+    "load_audit_preset",
     "load_multilabel_preset",
     "load_preset",
     "open_dataset",
@@ -87,7 +109,9 @@ __all__ = [
     "read_features",
     "report",
     "train",
+    "with_checked_labels",
     "wrap_module",
+    "write_corrected",
     "write_features",
 ]
 

@@ -14,7 +14,7 @@ from lauter.errors import LauterError
 _USAGE = (
     "usage: lauter VERB ...\n\n{verbs}\n\nlauter VERB --help says more; lauter --version tells the version."
 )
-_RESUMABLE = ("fit", "train", "distill", "demo")
+_RESUMABLE = ("fit", "audit", "train", "distill", "demo")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 

@@ -165,6 +165,9 @@ def _read_value(place: str, kind: Any, value: Any) -> Any:
     """A value of the setting's type; only what is plainly meant is converted."""
     if get_origin(kind) is Literal and str(value) in get_args(kind):
         return str(value)  # YAML reads the choice 32 as a number
+    if get_origin(kind) in (Union, types.UnionType):
+        inner = next(part for part in get_args(kind) if part is not type(None))
+        return None if value is None else _read_value(place, inner, value)
     if get_origin(kind) is tuple and isinstance(value, list | tuple):
         return tuple(_read_value(place, get_args(kind)[0], part) for part in value)
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
@@ -187,6 +190,20 @@ def read_config(path: str | Path, base: FitConfig | None = None) -> FitConfig:
     Raises:
         ConfigError: there is no such file, it is no YAML mapping, or a setting is wrong.
     """
+    return read_settings(path, "fit", base or load_preset("standard"))
+
+
+def read_settings(path: str | Path, group: str, base: T) -> T:
+    """Read settings from a YAML file: from a group of it where it has that, else from the file as a whole.
+
+    Args:
+        path: the file.
+        group: name of the group, such as a run's config.yaml has.
+        base: where settings that the file leaves out come from.
+
+    Raises:
+        ConfigError: there is no such file, it is no YAML mapping, or a setting is wrong.
+    """
     try:
         plain = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -195,10 +212,10 @@ def read_config(path: str | Path, base: FitConfig | None = None) -> FitConfig:
         raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{path} holds no settings: a YAML mapping was expected")
-    settings = plain.get("fit", plain)
+    settings = plain.get(group, plain)
     if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: fit must be a group of settings, not {settings!r}")
+        raise ConfigError(f"{path}: {group} must be a group of settings, not {settings!r}")
     try:
-        return from_plain(FitConfig, settings, base=base or load_preset("standard"))
+        return from_plain(type(base), settings, base=base)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

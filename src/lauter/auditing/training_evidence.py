@@ -65,8 +65,12 @@ def believe_by_training(setup: Setup, build: Callable[[], Network], config: Nois
     fold: Int64s = np.full(len(data), -1, dtype=np.int64)
     fold[labelled] = split_folds(data.labels[labelled], FOLDS, generator)
     started = build()
-    pretrain(replace(setup, train=np.arange(len(data)), holdout=labelled[:0]), started, config.pretrain)
-    recipe = replace(config, pretrain=replace(config.pretrain, method="none"))
+    # All images are learnt from; the folds only serve those who follow the features by given labels.
+    halves = replace(setup, train=np.flatnonzero(fold != 0), holdout=np.flatnonzero(fold == 0))
+    pretrain(halves, started, config.pretrain)
+    # A warm-up that listens to the hold-out would listen to the labels that are judged.
+    warmup = replace(config.warmup, patience=0)
+    recipe = replace(config, pretrain=replace(config.pretrain, method="none"), warmup=warmup)
     beliefs = np.zeros((len(data), data.num_classes))
     prior = np.zeros(data.num_classes)
     features = np.zeros((len(data), started.feature_size), dtype=np.float32)

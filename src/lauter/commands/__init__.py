@@ -2,6 +2,8 @@
 
 COMMANDS = {
     "fit": "the whole way: doubtful labels in, a small model and a checked label table out",
+    "audit": "which labels are wrong, how sure that is, and what a person should look at",
+    "apply": "merge a person's decisions into the label table of an audit",
     "train": "judge the labels and train one network in spite of them",
     "distill": "a small student that mimics a finished teacher",
     "doctor": "examine a teacher before a long run",

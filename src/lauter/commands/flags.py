@@ -7,13 +7,13 @@ import sys
 from argparse import SUPPRESS, Action
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from numpy.typing import NDArray
 
-from lauter.config import FitConfig, describe_type, from_plain, load_preset, read_config, to_plain
+from lauter.config import FitConfig, describe_type, from_plain, load_preset, read_settings, to_plain
 from lauter.data import Dataset, ImageFault, available_splits, open_dataset
 from lauter.data.bare import open_images
 from lauter.data.dataset import Images
@@ -22,6 +22,8 @@ from lauter.data.sources.table import find_shards
 from lauter.errors import ConfigError, LauterError
 from lauter.preparation import open_test
 from lauter.run import check_directory
+
+T = TypeVar("T")
 
 
 class _UsageError(LauterError):
@@ -47,9 +49,11 @@ class Parser(ArgumentParser):
 
     Attributes:
         presets: gives the settings of a preset, which flags and YAML override.
+        group: of these settings in a run's config.yaml.
     """
 
-    presets: Callable[[str], FitConfig] = staticmethod(load_preset)
+    presets: Callable[[str], Any] = staticmethod(load_preset)
+    group = "fit"
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what ``__main__`` turns into one line and exit code 2."""
@@ -132,6 +136,22 @@ def add_data_flags(parser: Parser, *, test: bool = True) -> None:
         )
 
 
+def add_label_flags(parser: Parser) -> None:
+    """A checked label table, and what becomes of the images that it drops."""
+    parser.add_argument(
+        "--labels",
+        type=str | None,
+        help="checked label table of the same images (.parquet or .csv): its labels take the given ones' "
+        "place, and those that a person decided are final",
+    )
+    parser.add_argument(
+        "--drop",
+        type=bool,
+        default=False,
+        help="leave out the images that the label table drops; else they teach by mimicking",
+    )
+
+
 def add_run_flags(parser: Parser, *, teacher: str | None = None) -> None:
     """Where a run is kept, how it continues, and all settings of :class:`FitConfig`.
 
@@ -146,7 +166,7 @@ def add_run_flags(parser: Parser, *, teacher: str | None = None) -> None:
 
 
 def add_setting_flags(parser: Parser, *, teacher: str | None = None, leave_out: Sequence[str] = ()) -> None:
-    """Preset, YAML file and the settings of :class:`FitConfig`.
+    """Preset, YAML file and the settings that the parser's presets fill in, :class:`FitConfig` for most.
 
     Args:
         parser: gets the flags.
@@ -161,8 +181,9 @@ def add_setting_flags(parser: Parser, *, teacher: str | None = None, leave_out: 
         type=str | None,
         help="YAML file of settings, a run's config.yaml for one; what it leaves out comes from the preset",
     )
-    parser.add_class_arguments(FitConfig, None, skip=set(leave_out))
-    groups = {kind.name for kind in dataclasses.fields(FitConfig) if dataclasses.is_dataclass(kind.type)}
+    kind = type(parser.presets("standard"))
+    parser.add_class_arguments(kind, None, skip=set(leave_out))
+    groups = {entry.name for entry in dataclasses.fields(kind) if dataclasses.is_dataclass(entry.type)}
     for action in parser._actions:
         if action.dest == "teacher" and teacher is not None:
             action.help = teacher
@@ -215,23 +236,29 @@ def parse_settings(parser: Parser, argv: Sequence[str]) -> tuple[Namespace, FitC
     Raises:
         LauterError: a flag or a setting is unknown or wrong.
     """
-    first = _first_settings(argv, parser.presets)
+    arguments, config = parse_settings_of(FitConfig, parser, argv)
+    return arguments, config
+
+
+def parse_settings_of(kind: type[T], parser: Parser, argv: Sequence[str]) -> tuple[Namespace, T]:
+    """The same for a parser whose presets are of another kind."""
+    first = _first_settings(argv, parser)
     shown = {action.dest.partition(".")[0] for action in parser._actions}
     parser.set_defaults({name: value for name, value in to_plain(first).items() if name in shown})
     arguments = parse(parser, argv)
-    known = shown & {entry.name for entry in dataclasses.fields(FitConfig)}
+    known = shown & set(to_plain(first))
     plain = to_plain(arguments.as_dict())
-    return arguments, from_plain(FitConfig, {name: plain[name] for name in known}, base=first)
+    return arguments, from_plain(kind, {name: plain[name] for name in known}, base=first)
 
 
-def _first_settings(argv: Sequence[str], presets: Callable[[str], FitConfig]) -> FitConfig:
+def _first_settings(argv: Sequence[str], parser: Parser) -> Any:
     chosen = {"--preset": "standard", "--config": ""}
     for place, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if name in chosen:
             chosen[name] = value if equals else "".join(argv[place + 1 : place + 2])
-    preset = presets(chosen["--preset"])
-    return read_config(chosen["--config"], preset) if chosen["--config"] else preset
+    preset = parser.presets(chosen["--preset"])
+    return read_settings(chosen["--config"], parser.group, preset) if chosen["--config"] else preset
 
 
 def open_data(arguments: Namespace, config: FitConfig) -> tuple[Dataset, Dataset | None]:
