@@ -25,7 +25,7 @@ METHOD = "lauter"
 SIZES = {"50k": (50_000, 512, 10), "100k": (100_000, 512, 1000), "1m": (1_000_000, 512, 1000)}
 """Images, features and classes of what is measured, by name."""
 _BLOCK = 16_384
-_SPREAD = 4.0  # s, how far classes are apart
+_SPREAD = 6.0  # s, how far classes are apart
 
 _T = TypeVar("_T")
 
@@ -40,12 +40,12 @@ def generate_features(
 ) -> tuple[NDArray[np.float16], Int64s, Int64s]:
     r"""Draw features as a network would give them, and write them to disk.
 
-    .. math:: x_i = A \left(\frac{s}{\sqrt{D}} \, c_{y_i} + e_i\right), \qquad
-              A = \operatorname{diag}(d^{-1/2})
+    .. math:: x_{id} = d^{-1/2} \left(s \, u_d \, c_{y_i d} + e_{id}\right), \qquad
+              u_d \propto d^{-1/2}, \quad \sum_d u_d^2 = 1
 
     with class centres c and differences e within a class, both standard normal: two classes are about
-    :math:`\sqrt{2} s` standard deviations apart, along axes of falling variance, as those of networks are.
-    The order of the images is random.
+    :math:`\sqrt{2} s` standard deviations apart. As in features of networks the variance falls from axis to
+    axis, and the first ones tell classes apart best. The order of the images is random.
 
     Args:
         count: N.
@@ -68,7 +68,7 @@ def generate_features(
         )
     falling = (np.arange(1, size + 1) ** -0.5).astype(np.float32)
     centres = generator.standard_normal((classes, size), dtype=np.float32)
-    centres *= _SPREAD / size**0.5
+    centres *= _SPREAD * falling / np.linalg.norm(falling)
     true = generator.integers(classes, size=count)
     flipped = generator.random(count) < noise
     given = np.where(flipped, (true + generator.integers(1, classes, count)) % classes, true)

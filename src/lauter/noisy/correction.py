@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from lauter.data.dataset import UNLABELLED, Int64s
 from lauter.errors import ConfigError
-from lauter.noisy.beliefs import Floats, take_out_prior
+from lauter.noisy.beliefs import Floats
 from lauter.noisy.filtering import Assessment
 from lauter.noisy.thresholds import choose_confidence
+from lauter.noisy.top_beliefs import Beliefs, find_best
 
 
 @dataclass(frozen=True)
@@ -69,21 +70,19 @@ class CorrectionConfig:
         return max(self.first_epoch, round(self.first_share * epochs))
 
 
-def propose_labels(beliefs: Floats, prior: Floats) -> tuple[Int64s, Floats]:
+def propose_labels(beliefs: Beliefs, prior: Floats) -> tuple[Int64s, Floats]:
     """The class each image most likely has, and how much it is believed.
 
     Classes are compared with the prior taken out, so that frequent classes do not swallow rare ones.
 
     Args:
-        beliefs: [N, K] under the training prior.
+        beliefs: [N, K] under the training prior, or the largest of them.
         prior: [K].
 
     Returns:
         Classes [N] and beliefs [N] in 0..1 (with the prior taken out).
     """
-    balanced = take_out_prior(beliefs, prior)
-    best = balanced.argmax(1)
-    return np.asarray(best, dtype=np.int64), np.asarray(balanced[np.arange(len(best)), best])
+    return find_best(beliefs, prior)
 
 
 def correct_labels(

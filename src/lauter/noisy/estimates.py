@@ -34,7 +34,8 @@ from sklearn.isotonic import IsotonicRegression
 from lauter.data.dataset import UNLABELLED, Int64s
 from lauter.errors import ConfigError, DataError
 from lauter.evaluation.intervals import Interval
-from lauter.noisy.beliefs import Floats, take_out_prior
+from lauter.noisy.beliefs import Floats
+from lauter.noisy.top_beliefs import Beliefs, TopBeliefs, find_best, sum_beliefs
 
 _BINS = 20  # of the rank
 _EDGES = np.linspace(0, 1, _BINS + 1)
@@ -78,7 +79,7 @@ class NoiseEstimate:
     transition_high: Floats
 
 
-def tell_open(beliefs: Floats, labels: Int64s, p_right: Floats, prior: Floats) -> Openness:
+def tell_open(beliefs: Beliefs, labels: Int64s, p_right: Floats, prior: Floats) -> Openness:
     r"""Tell wrongly labelled images of another class from those of none; see the head of this file.
 
     .. math:: P(\text{open} \mid v) = 1 - \frac{1 - \omega}{\hat f(v)}, \qquad
@@ -89,7 +90,7 @@ def tell_open(beliefs: Floats, labels: Int64s, p_right: Floats, prior: Floats) -
     as :math:`P(\text{wrong} \mid v)`.
 
     Args:
-        beliefs: [N, K] under the training prior.
+        beliefs: [N, K] under the training prior, or the largest of them.
         labels: [N] given labels, -1 where there is none.
         p_right: [N] probability that the given label is right.
         prior: [K] class shares.
@@ -107,7 +108,7 @@ def tell_open(beliefs: Floats, labels: Int64s, p_right: Floats, prior: Floats) -
 
 
 def estimate_noise(
-    beliefs: Floats,
+    beliefs: Beliefs,
     labels: Int64s,
     p_right: Floats,
     prior: Floats,
@@ -127,7 +128,7 @@ def estimate_noise(
     may mislead as a whole.
 
     Args:
-        beliefs: [N, K] under the training prior.
+        beliefs: [N, K] under the training prior, or the largest of them.
         labels: [N] given labels, -1 where there is none.
         p_right: [N] probability that the given label is right.
         prior: [K] class shares.
@@ -170,7 +171,7 @@ def estimate_noise(
 
 
 def estimate_transition(
-    beliefs: Floats, labels: Int64s, p_right: Floats, p_open: Floats | None = None
+    beliefs: Beliefs, labels: Int64s, p_right: Floats, p_open: Floats | None = None
 ) -> Floats:
     r"""Estimated transition matrix [true, given], rows sum to 1.
 
@@ -182,7 +183,7 @@ def estimate_transition(
     resemble.
 
     Args:
-        beliefs: [N, K] distributions.
+        beliefs: [N, K] distributions, or the largest of each.
         labels: [N] given labels, -1 where there is none.
         p_right: [N] probability that the given label is right.
         p_open: [N] probability that the image is of no class, at most 1 - p_right.
@@ -218,7 +219,7 @@ def bound_noise_rate(p_right: Floats, rate: float) -> Interval:
     return Interval(rate, max(0.0, rate - spread), min(1.0, rate + spread))
 
 
-def _check(beliefs: Floats, labels: Int64s, p_right: Floats, prior: Floats) -> None:
+def _check(beliefs: Beliefs, labels: Int64s, p_right: Floats, prior: Floats) -> None:
     count, num_classes = beliefs.shape
     if labels.shape != (count,) or p_right.shape != (count,) or prior.shape != (num_classes,):
         raise DataError(
@@ -233,10 +234,9 @@ def _check(beliefs: Floats, labels: Int64s, p_right: Floats, prior: Floats) -> N
         )
 
 
-def _rank_images(beliefs: Floats, labels: Int64s, p_right: Floats, prior: Floats) -> Floats:
+def _rank_images(beliefs: Beliefs, labels: Int64s, p_right: Floats, prior: Floats) -> Floats:
     """Ranks of all images, as their shares [N, bins] in the bins of the unit interval."""
-    balanced = take_out_prior(beliefs, prior)
-    classes, confidence = balanced.argmax(1), balanced.max(1)
+    classes, confidence = find_best(beliefs, prior)
     picked = np.where(labels != UNLABELLED, p_right**2, 0.0)
     return _spread(*_rank(classes, confidence, picked))
 
@@ -322,11 +322,16 @@ def _bound_shares(shares: Floats, counts: Floats, level: float) -> tuple[Floats,
     return np.clip(centre - spread, 0, 1), np.clip(centre + spread, 0, 1)
 
 
-def _count_pairs(beliefs: Floats, labels: Int64s, p_right: Floats, p_open: Floats | None) -> Floats:
+def _count_pairs(beliefs: Beliefs, labels: Int64s, p_right: Floats, p_open: Floats | None) -> Floats:
     """Expected number [true, given] of labelled images that have a class."""
     known = labels != UNLABELLED
-    given, right, probs = labels[known], p_right[known], beliefs[known].copy()
+    given, right = labels[known], p_right[known]
     moved = 1 - right if p_open is None else np.maximum(1 - right - p_open[known], 0)
+    if isinstance(beliefs, TopBeliefs):
+        counts = sum_beliefs(beliefs.select(known), given, moved)
+        np.fill_diagonal(counts, np.bincount(given, right, minlength=len(counts)))
+        return counts
+    probs = beliefs[known].copy()
     rows = np.arange(len(given))
     probs[rows, given] = 0
     probs *= (moved / np.maximum(probs.sum(1), _TINY))[:, None]

@@ -167,7 +167,7 @@ def assess_labels(
     given = labels[known]
     found = _RULES[config.kind](beliefs[known], given, config, known_losses)
     p_right[known], standing[known] = found.right, found.standing
-    kept[known] = _keep_with_cap(found.passes, found.right, given, config.cap)
+    kept[known] = keep_with_cap(found.passes, found.right, given, config.cap)
     return Assessment(p_right, standing, kept, found.noise_rate, found.class_noise_rates)
 
 
@@ -177,7 +177,7 @@ def _judge_in_two_groups(
     foreign = (beliefs.argmax(1) != given).astype(np.float64)
     for last in (False, True):
         standing = _rank_in_null(beliefs, given, foreign, config.confidence_groups)
-        right, rates = _split_groups(standing, given, beliefs.shape[1], config.pooling)
+        right, rates = split_groups(standing, given, beliefs.shape[1], config.pooling)
         if not last:  # an image that resembles its own class may carry its label wrongly all the same
             foreign = np.where(foreign == 1, 1.0, 1 - right)
     return _Judgement(right, standing, right >= config.keep_above, float(np.mean(1 - right)), rates)
@@ -252,8 +252,18 @@ def _take_losses(losses: Floats | None, labels: Int64s, known: Int64s) -> Floats
     return found
 
 
-def _split_groups(standing: Floats, given: Int64s, num_classes: int, pooling: float) -> tuple[Floats, Floats]:
-    """Probability of being right [N] and noise rates by class [K]."""
+def split_groups(standing: Floats, given: Int64s, num_classes: int, pooling: float) -> tuple[Floats, Floats]:
+    """Divide labels into right and wrong ones by their standing u.
+
+    Args:
+        standing: [N] u, uniform for wrong labels.
+        given: [N] given labels, all of them known.
+        num_classes: K.
+        pooling: images by which a class's noise rate is drawn to the overall one.
+
+    Returns:
+        The probability of being right [N], and noise rates by class [K].
+    """
     overall = _height_of_uniform_part(standing)
     counts = np.bincount(given, minlength=num_classes)
     rates = np.full(num_classes, overall)
@@ -307,7 +317,7 @@ def _posterior(standing: Floats, overall: float, rates: Floats) -> Floats:
     return np.asarray((1 - rates) * likelihood / ((1 - rates) * likelihood + rates))
 
 
-def _keep_with_cap(passes: NDArray[np.bool_], right: Floats, given: Int64s, cap: float) -> NDArray[np.bool_]:
+def keep_with_cap(passes: NDArray[np.bool_], right: Floats, given: Int64s, cap: float) -> NDArray[np.bool_]:
     """Keep what passes, and of each class at least the most credible 1 - cap."""
     kept = passes.copy()
     for label in np.unique(given):

@@ -29,17 +29,18 @@ from sklearn.isotonic import IsotonicRegression
 
 from lauter.data.dataset import UNLABELLED, Int64s
 from lauter.errors import ConfigError, DataError
-from lauter.noisy.beliefs import Floats, take_out_prior
+from lauter.noisy.beliefs import Floats
 from lauter.noisy.estimates import tell_open
+from lauter.noisy.top_beliefs import Beliefs, find_best
 
 
 def expect_right(
-    beliefs: Floats, labels: Int64s, p_right: Floats, prior: Floats, trusted: NDArray[np.bool_]
+    beliefs: Beliefs, labels: Int64s, p_right: Floats, prior: Floats, trusted: NDArray[np.bool_]
 ) -> Floats:
     r"""How probably each image's suggested label (its best class, the prior taken out) is the right one.
 
     Args:
-        beliefs: [N, K] under the training prior.
+        beliefs: [N, K] under the training prior, or the largest of them.
         labels: [N] given labels, -1 where there is none; for those as if a label were wrong.
         p_right: [N] probability that the given label is right.
         prior: [K] class shares.
@@ -58,8 +59,7 @@ def expect_right(
     if trusted.shape != labels.shape:
         raise DataError(f"trusted must be one per image, {list(labels.shape)}, not {list(trusted.shape)}")
     p_closed = tell_open(beliefs, labels, p_right, prior).p_closed
-    balanced = take_out_prior(beliefs, prior)
-    suggested, confidence = balanced.argmax(1), balanced.max(1)
+    suggested, confidence = find_best(beliefs, prior)
     known = labels != UNLABELLED
     right = np.where(known, p_right, 0.0)
     shown = np.flatnonzero(trusted & (right > 0))
