@@ -59,12 +59,15 @@ def estimate_calm_noise(ranks: Floats, disagrees: NDArray[np.bool_]) -> float:
     classifier's errors fall steeply towards its most confident images, a poor one's hardly do: without noise,
     classifiers with 4%, 43% and 80% of errors were seen to have exponents of 3, 0.65 and 0.24.
 
+    Where images are few, another share of the calm ones happens to be labelled wrongly. So what is returned is
+    their own disagreement less the errors that the curve expects of them.
+
     Args:
         ranks: [M] of :func:`rank_confidence`.
         disagrees: [M] whether the believed class is not the given one.
 
     Returns:
-        :math:`\eta_0`, below d; 0 where there are no images.
+        The noise among the calm images; 0 where there are none.
 
     Source: ours.
     """
@@ -83,7 +86,12 @@ def estimate_calm_noise(ranks: Floats, disagrees: NDArray[np.bool_]) -> float:
     shares = noise[:, None, None] + (1 - noise)[:, None, None] * _HEIGHTS[:, None] * curves[:, None, :]
     shares = np.clip(shares, 1e-6, 1 - 1e-6)
     likelihood = (hits * np.log(shares) + (counts - hits) * np.log(1 - shares)).sum(-1)
-    return float(noise[likelihood.max(1).argmax()])
+    best, height = np.unravel_index(likelihood.argmax(), likelihood.shape)
+    calm = ranks < CALM
+    if not calm.any():
+        return float(noise[best])
+    errors = (1 - noise[best]) * _HEIGHTS[height] * np.mean(ranks[calm] ** steepness[best])
+    return max(float(disagrees[calm].mean() - errors), 0.0)
 
 
 def choose_sharpness(
