@@ -27,6 +27,8 @@ from lauter.errors import DataError
 
 MAX_PIXELS = 100_000_000
 """Pixels above which an image is refused before it is decoded."""
+MAX_ASPECT = 3.0
+"""Longer side by shorter side above which an image is noted for its shape: 'extreme aspect'."""
 MIN_SIDE = 4
 """Side in pixels under which a file is a placeholder (a tracking pixel, say) and no picture."""
 
