@@ -50,6 +50,11 @@ def make_judgement(right: Array, verdicts: list[str], suggested: Array, sure: Ar
 
 def make_evidence(beliefs: Array, labels: Array, *, voting: bool, predicting: bool) -> Evidence:
     top = TopBeliefs.from_dense(beliefs, labels, 3)
+    weights = {
+        name: weight
+        for name, weight, asked in (("votes", 1, voting), ("predictions", 3, predicting))
+        if asked
+    }
     return Evidence(
         beliefs=top,
         prior=PRIOR,
@@ -59,6 +64,7 @@ def make_evidence(beliefs: Array, labels: Array, *, voting: bool, predicting: bo
         neighbours=NeighbourSummary(4, 1.0) if voting else None,
         heads=None,
         seconds={},
+        shares={name: weight / sum(weights.values()) for name, weight in weights.items()},
     )
 
 
@@ -157,7 +163,7 @@ def test_voters_are_the_nearest_and_count_as_they_are_right(
         np.testing.assert_allclose(found[row], np.array(said) / sum(said), rtol=1e-5)
 
 
-def test_probabilities_and_votes_are_joined_by_their_mean(
+def test_probabilities_and_votes_weigh_what_they_did_in_the_audit(
     audited: tuple[Array, Array, Array, Judgement], rng: np.random.Generator
 ) -> None:
     features, labels, beliefs, judgement = audited
@@ -168,7 +174,7 @@ def test_probabilities_and_votes_are_joined_by_their_mean(
         reference = make_reference(features, labels, evidence, judgement, 0.9)
         said[voting, predicting] = reference.believe(new if voting else None, given if predicting else None)
     np.testing.assert_allclose(said[False, True], given, rtol=1e-12)
-    np.testing.assert_allclose(said[True, True], (said[True, False] + given) / 2, rtol=1e-12)
+    np.testing.assert_allclose(said[True, True], (said[True, False] + 3 * given) / 4, rtol=1e-12)
 
 
 def test_probabilities_of_being_right_by_plain_loops(
@@ -200,7 +206,8 @@ def make_plain_reference(suggested_right: Curve | None) -> Reference:
     """A label is right with probability 1 / (1 + exp(-margin)), and a suggestion with that of the belief."""
     at = np.linspace(-12, 12, 2001)
     right = Curve(at, 1 / (1 + np.exp(-at)))
-    return Reference(3, np.full(3, 1 / 3), None, None, True, (right,) * 3, suggested_right, 0.4, 0.9, 0.93)
+    prior, shares = np.full(3, 1 / 3), {"predictions": 1.0}
+    return Reference(3, prior, None, None, True, shares, (right,) * 3, suggested_right, 0.4, 0.9, 0.93)
 
 
 def test_verdicts_by_hand() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from lauter.auditing.verdicts import (
     ASK_ABOVE,
-    decide_verdicts,
+    decide_training_verdicts,
     estimate_transition,
     make_label_table,
     score_labels,
@@ -65,9 +65,9 @@ def test_verdicts_by_hand() -> None:
     right = [0.9, 0.1, ASK_ABOVE, ASK_ABOVE - 1e-9, 0.1, 0.0, 0.0, 0.05]
     kept = [True, False, False, False, False, False, False, True]  # the last one by the cap
     corrected = np.array([False, False, False, False, True, False, True, False])
-    found = decide_verdicts(labels, make_assessment(right, kept), corrected)
+    found = decide_training_verdicts(labels, make_assessment(right, kept), corrected)
     assert found.tolist() == ["keep", "drop", "ask", "drop", "relabel", "ask", "relabel", "keep"]
-    assert decide_verdicts(labels, make_assessment(right, kept), corrected, 0.05)[1] == "ask"
+    assert decide_training_verdicts(labels, make_assessment(right, kept), corrected, 0.05)[1] == "ask"
 
 
 def test_the_table_by_plain_loops(robust: Any, beliefs: np.ndarray[Any, Any]) -> None:

@@ -14,6 +14,7 @@ enough now. So each newcomer is judged by itself, whichever others come along wi
 All of it is ours; the closest increasing function is isotonic regression.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +84,7 @@ class Reference:
         voters: None where the neighbours were not asked.
         heads: None where there are none.
         by_probabilities: whether another model's probabilities are a source.
+        shares: what votes and predictions weigh in the beliefs.
         right: [K] probability that a label is right by the margin, for each given class.
         suggested_right: probability that the best other class is right by the belief in it, where the label
             is not kept; None where the audit had too few such examples.
@@ -96,6 +98,7 @@ class Reference:
     voters: Voters | None
     heads: Heads | None
     by_probabilities: bool
+    shares: Mapping[str, float]
     right: tuple[Curve, ...]
     suggested_right: Curve | None
     flag_below: float
@@ -116,7 +119,7 @@ class Reference:
             DataError: they have another form than the audited ones, or are not finite.
             ConfigError: the audit had features or probabilities, and there are none, or the other way round.
         """
-        sources: list[Floats] = []
+        sources: list[tuple[float, Floats]] = []
         _require(features, self.voters is not None or self.heads is not None, "features")
         _require(probabilities, self.by_probabilities, "probabilities")
         if features is not None:
@@ -125,15 +128,16 @@ class Reference:
             if features.shape[1] != size:
                 raise DataError(f"the audit was of {size} features, these are {features.shape[1]}")
         if self.voters is not None and features is not None:
-            sources.append(_ask_voters(self.voters, features, self.prior))
+            sources.append((self.shares["votes"], _ask_voters(self.voters, features, self.prior)))
         if self.heads is not None and features is not None:
             said = self.heads.predict_new(features).astype(np.float64)
-            sources.append(said / said.sum(1, keepdims=True))
+            sources.append((self.shares["predictions"], said / said.sum(1, keepdims=True)))
         if probabilities is not None:
             check_probabilities(probabilities, len(probabilities), self.num_classes)
             said = np.asarray(probabilities, dtype=np.float64)
-            sources.append(said / said.sum(1, keepdims=True))
-        return np.asarray(sum(sources) / len(sources))
+            sources.append((self.shares["predictions"], said / said.sum(1, keepdims=True)))
+        beliefs = sum(share * said for share, said in sources)
+        return np.asarray(beliefs / sum(share for share, _ in sources))
 
     def judge(self, beliefs: Floats, labels: Int64s) -> "Verdicts":
         """Judge the labels of newcomers, each by itself.
@@ -220,6 +224,7 @@ def make_reference(
         voters,
         evidence.heads,
         evidence.heads is None and evidence.predictions is not None,
+        evidence.shares,
         _fit_class_curves(
             measure_margins(evidence.beliefs, labels)[known],
             judgement.p_given_right[known],

@@ -59,8 +59,8 @@ def estimate_calm_noise(ranks: Floats, disagrees: NDArray[np.bool_]) -> float:
     classifier's errors fall steeply towards its most confident images, a poor one's hardly do: without noise,
     classifiers with 4%, 43% and 80% of errors were seen to have exponents of 3, 0.65 and 0.24.
 
-    Where images are few, another share of the calm ones happens to be labelled wrongly. So what is returned is
-    their own disagreement less the errors that the curve expects of them.
+    Where images are few, another share of the calm ones happens to be labelled wrongly. So what is returned
+    is their own disagreement less the errors that the curve expects of them.
 
     Args:
         ranks: [M] of :func:`rank_confidence`.

@@ -18,7 +18,7 @@ ASK_ABOVE = 0.35
 """A label that is not kept, but right with at least this probability, is a question for a person."""
 
 
-def decide_verdicts(
+def decide_training_verdicts(
     labels: Int64s, assessment: Assessment, corrected: NDArray[np.bool_], ask_above: float = ASK_ABOVE
 ) -> NDArray[np.str_]:
     """One of keep, relabel, drop, ask for each image; an unlabelled one is relabelled or asked about.
@@ -66,7 +66,7 @@ def make_label_table(data: Dataset, judge: Judge, holdout: Int64s) -> pd.DataFra
         {
             "id": data.ids.astype(object),
             "given": own_names,
-            "verdict": decide_verdicts(data.labels, assessment, judge.corrected).astype(object),
+            "verdict": decide_training_verdicts(data.labels, assessment, judge.corrected).astype(object),
             "suggested": np.where(assessment.kept, names[given], names[suggested]),
             "p_given_right": np.where(known, assessment.p_right, np.nan),
             "p_open": (1 - assessment.p_right) * (1 - confidence),
