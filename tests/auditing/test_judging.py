@@ -13,6 +13,7 @@ from lauter.auditing.evidence import EvidenceConfig, gather_evidence
 from lauter.auditing.judgement import VERDICTS, Judgement
 from lauter.auditing.judging import JudgingConfig, judge_labels
 from lauter.auditing.noise_rates import BLUR, MISFIT, bound_systematic
+from lauter.auditing.sharpness import agree_where_surest
 from lauter.errors import ConfigError, DataError
 from lauter.evaluation.metrics import score_label_errors
 from lauter.noise.labels import flip_by_instance, flip_pairs, flip_symmetric
@@ -290,3 +291,27 @@ def test_what_does_not_fit_is_refused(beliefs: Array, labels: Array, match: str)
 def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         JudgingConfig().precision = 0.5  # type: ignore[misc]
+
+
+def test_poor_beliefs_are_no_evidence_against_labels() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 10, 4000)
+    logits = rng.normal(size=(4000, 10))
+    logits[np.arange(4000), true] += 0.7
+    beliefs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    clean = judge_labels(beliefs, true, None, rng)
+    assert set(clean.verdicts) <= {"keep", "ask"}
+    assert clean.noise_rate.low == 0
+    assert not clean.advice.clean
+    assert "poor features" in clean.advice.reason
+
+
+@pytest.mark.parametrize(("right", "share"), [(30, 1.0), (0, 0.0), (12, 0.4)])
+def test_agreement_is_read_off_the_surest_images(right: int, share: float) -> None:
+    confidence = np.concatenate([np.full(30, 0.9), np.full(70, 0.6)])
+    beliefs = np.stack([confidence, 1 - confidence], 1)
+    labels = np.ones(100, dtype=np.int64)
+    labels[:right] = 0
+    top = TopBeliefs.from_dense(beliefs, labels)
+    assert agree_where_surest(top, labels) == pytest.approx(share)
+    assert agree_where_surest(top.select(np.zeros(0, dtype=np.int64)), labels[:0]) == 0

@@ -55,3 +55,17 @@ def give_advice(labels: Int64s, verdicts: NDArray[np.str_], noise_rate: Interval
         f"{noise}, and {sure:,} can be corrected or dropped at the stated precision; "
         f"{asked:,} more are a question for a person.",
     )
+
+
+def refuse_advice(agreement: float) -> Advice:
+    """The advice where nothing tells bad labels from bad beliefs.
+
+    Args:
+        agreement: share of the surest images that are believed as they are labelled.
+    """
+    return Advice(
+        False,
+        f"Even the images that it is surest of agree with only {agreement:.0%} of their labels, so bad "
+        "labels and poor features look alike here: leave the labels alone, take the order of the review as "
+        "a guess, and try better features (a pretrained backbone, more images, a longer training).",
+    )

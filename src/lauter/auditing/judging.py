@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lauter.auditing.advice import give_advice
+from lauter.auditing.advice import give_advice, refuse_advice
 from lauter.auditing.calibration import calibrate_labels
 from lauter.auditing.cuts import (
     choose_cut,
@@ -19,7 +19,8 @@ from lauter.auditing.cuts import (
     raise_doubt,
 )
 from lauter.auditing.judgement import Judgement
-from lauter.auditing.noise_rates import BLUR, rate_noise
+from lauter.auditing.noise_rates import BLUR, admit_ignorance, rate_noise
+from lauter.auditing.sharpness import TELLING, agree_where_surest
 from lauter.auditing.verdict_rules import decide_verdicts
 from lauter.data.dataset import UNLABELLED, Int64s
 from lauter.errors import ConfigError, DataError
@@ -78,7 +79,10 @@ def judge_labels(
         generator: draws the resamples of the intervals.
 
     Returns:
-        The judgement. Labels with a verdict other than keep count as called wrong.
+        The judgement. Labels with a verdict other than keep count as called wrong. Where even the images
+        that the beliefs are surest of agree with their labels less than half of the time, bad labels cannot
+        be told from bad beliefs: then nothing is relabelled or dropped, intervals of noise rates begin at 0,
+        and the advice says so.
 
     Raises:
         DataError: shapes or ranges do not fit, or a belief is not finite; the first such row is named.
@@ -100,9 +104,15 @@ def judge_labels(
     verdicts = decide_verdicts(
         given, flagged, found.p_right, found.p_other, config.precision, config.cap, found.errors
     )
+    agreement = agree_where_surest(top.select(known), given[known])
+    telling = agreement >= TELLING or not len(known)
+    if not telling:
+        verdicts[verdicts != "keep"] = "ask"
     kept = verdicts == "keep"
     prior = estimate_prior(given, found.p_right, top.num_classes)
     rates = rate_noise(top, given, found, prior, config.level, generator)
+    if not telling:
+        rates = admit_ignorance(rates, agreement)
     return Judgement(
         verdicts=verdicts,
         suggested=np.where(kept, given, found.other),
@@ -118,7 +128,7 @@ def judge_labels(
         transition_high=rates.transition_high,
         cuts=list_cuts(doubt, chosen),
         review=plan_review(doubt, known, max(config.budget, chosen)),
-        advice=give_advice(given, verdicts, rates.noise_rate),
+        advice=give_advice(given, verdicts, rates.noise_rate) if telling else refuse_advice(agreement),
     )
 
 

@@ -18,7 +18,7 @@ overestimated there, those that go wrong on look-alikes underestimated.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -96,6 +96,26 @@ def rate_noise(
         kinds.transition,
         kinds.transition_low,
         kinds.transition_high,
+    )
+
+
+def admit_ignorance(rates: NoiseRates, agreement: float) -> NoiseRates:
+    """The same rates with intervals that say what is left to say where the beliefs tell nothing.
+
+    Args:
+        rates: of :func:`rate_noise`.
+        agreement: of the surest images with their labels: more labels can hardly be right than that, so the
+            noise lies between none and the rest, or the estimate's own upper end.
+    """
+
+    def open_up(interval: Interval) -> Interval:
+        return Interval(interval.value, 0.0, max(interval.high, 1 - agreement))
+
+    return replace(
+        rates,
+        noise_rate=open_up(rates.noise_rate),
+        closed_rate=open_up(rates.closed_rate),
+        open_rate=open_up(rates.open_rate),
     )
 
 

@@ -17,6 +17,7 @@ clean labels look noisy.
 import numpy as np
 from numpy.typing import NDArray
 
+from lauter.data.dataset import Int64s
 from lauter.noisy.beliefs import Floats
 from lauter.noisy.top_beliefs import TopBeliefs
 
@@ -24,6 +25,10 @@ SHARPNESS = np.exp(np.linspace(np.log(0.4), np.log(6.0), 19))
 """Exponents that are tried."""
 CALM = 0.3
 """Share of each believed class's images, the most confident ones, that count as calm."""
+SUREST = 0.1
+"""Share of each believed class's images that count as its surest ones."""
+TELLING = 0.5
+"""Agreement of the surest images with their labels below which nothing tells bad labels from bad beliefs."""
 TRUST = 0.05
 """What the likelihood weighs: labels of like images are surprising together."""
 
@@ -31,6 +36,7 @@ _SLACK = 0.01  # of the calm noise, beside its sampling error
 _STEEPNESS = 0.9  # of the error curve
 _HEIGHTS = np.linspace(0, 1, 41)  # of the error curve, c
 _RANK_BINS, _RANKED = 25, 0.5  # bins of the error curve, and the ranks it is fitted to
+_FEWEST = 30  # images that an agreement is read off
 _TINY = 1e-12
 
 
@@ -44,6 +50,28 @@ def rank_confidence(beliefs: TopBeliefs) -> Floats:
     ordered = classes[order]
     ranks[order] = (np.arange(len(order)) - starts[ordered] + 0.5) / counts[ordered]
     return ranks
+
+
+def agree_where_surest(beliefs: TopBeliefs, labels: Int64s) -> float:
+    """How often the surest images of each believed class, a tenth of them, are believed as they are labelled.
+
+    Noise hits sure images as others, so a good classifier agrees with its surest images as often as labels
+    are right. A poor one is sure of nothing, and agrees with few of them though all labels be right. Below
+    ``TELLING`` the two cannot be told apart.
+
+    Args:
+        beliefs: out-of-fold, of M labelled images.
+        labels: [M] given labels.
+
+    Returns:
+        The share, of 30 images at least where there are so many; 0 without any.
+
+    Source: ours.
+    """
+    if not len(labels):
+        return 0.0
+    surest = np.argsort(rank_confidence(beliefs), kind="stable")[: max(_FEWEST, round(SUREST * len(labels)))]
+    return float(np.mean(beliefs.classes[surest, 0] == labels[surest]))
 
 
 def estimate_calm_noise(ranks: Floats, disagrees: NDArray[np.bool_]) -> float:
