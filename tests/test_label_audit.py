@@ -239,6 +239,8 @@ def test_what_does_not_go_together_is_refused(config: AuditConfig, tmp_path: Pat
         run(data, training, features=means_of(data))
     with pytest.raises(ConfigError, match="training makes predictions of its own"):
         run(data, training, probabilities=np.full((120, 3), 1 / 3))
+    with pytest.raises(ConfigError, match="WORLD_SIZE is 2, but the path training"):
+        run(data, training, options=AuditOptions(processes=Processes(0, 2)))
     with pytest.raises(ConfigError, match="name one with out"):
         AuditOptions(corrected=True)
     with pytest.raises(DataError, match="120"):

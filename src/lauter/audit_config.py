@@ -47,7 +47,7 @@ class AuditConfig:
 
     Attributes:
         path: features (frozen ones: minutes) or training (the noisy recipe, cross-fitted in two folds:
-            longer, and better where no pretrained features are at hand).
+            longer).
         features: which features: simclr (learnt from these images, labels unused), a backbone with
             pretrained weights such as timm:NAME or torchvision:NAME, or a file of a network or of features.
         precision: the error budget: expected share of right decisions among the labels that are relabelled,

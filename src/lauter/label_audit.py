@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from lauter.auditing.label_table import write_label_table
 from lauter.auditing.report.audit_content import AuditContent
 from lauter.auditing.report.audit_page import write_audit_report
 from lauter.auditing.summary import make_audit_table, summarise_judgement
-from lauter.auditing.training_evidence import believe_by_training
+from lauter.auditing.training_evidence import TrainedBeliefs, believe_by_training
 from lauter.auditing.verdicts import score_labels
 from lauter.config import to_plain
 from lauter.data import Dataset, available_splits, open_dataset
@@ -132,6 +132,11 @@ def audit(
         raise ConfigError(
             "the path training makes predictions of its own; leave probabilities out, or take path features"
         )
+    if options.processes.size > 1 and config.path == "training":
+        raise ConfigError(
+            f"WORLD_SIZE is {options.processes.size}, but the path training is walked by one process; start "
+            "it without torchrun, or take path features"
+        )
     data, beside = _open(data, test, config)
     runtime = Runtime(config.runtime, processes=options.processes)
     if not options.processes.leads:
@@ -140,7 +145,7 @@ def audit(
         return None
     run = _begin(data, beside, features, probabilities, config, options)
     with (
-        undo_if_refused(run) if run else warnings.catch_warnings(),
+        undo_if_refused(run) if run else nullcontext(),
         Progress(run.path if run else None, options.console) as progress,
     ):
         _introduce(data, beside, config, runtime, progress)
@@ -237,7 +242,7 @@ def _find_features(
 
 def _train(
     data: Dataset, config: AuditConfig, runtime: Runtime, run: RunDirectory | None, progress: Progress
-) -> Any:
+) -> TrainedBeliefs:
     """Beliefs of two networks that learn half of the labels each."""
     stored = data.images.uniform
     of_data = int(data.source.get("image_size") or (224 if stored is None else stored.shape[-1]))
