@@ -78,6 +78,7 @@ class Page:
         result: name of the result file, without its ending.
         digits: digits behind the point.
         render: what makes the text of the file's records, where it is no table of methods.
+        note: what the cells are, where they are no means over seeds.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Page:
     result: str = "way-quick"
     digits: int = 1
     render: Callable[[Sequence[Record]], str] | None = None
+    note: str | None = None
 
 
 PAGES = (
@@ -163,6 +165,7 @@ PAGES = (
         {"seconds": "seconds", "peak_mib": "peak memory, MiB"},
         ("fit quick", "fit standard"),
         result="clock",
+        note="One run each.",
     ),
     Page(
         "speed",
@@ -272,6 +275,7 @@ PAGES = (
             "yardstick lshl2",
         ),
         result="distill-speed",
+        note="Medians of five runs each.",
     ),
     Page(
         "bestnorm",
@@ -337,7 +341,7 @@ def render_page(file: ResultFile, page: Page) -> str:
     for data in page.data:
         for place, (metric, title) in enumerate(page.metrics.items()):
             if any(record.data == data and record.metric == metric for record in chosen):
-                heading = f"{data}, {title}"
+                heading = title if len(page.data) == 1 else f"{data}, {title}"
                 columns.append(Column(data, metric, title=heading, digits=page.digits))
                 if against and place == 0:
                     columns.append(
@@ -352,4 +356,4 @@ def render_page(file: ResultFile, page: Page) -> str:
     if not columns:
         return ""
     methods = [name for name in page.methods if any(record.method == name for record in chosen)]
-    return f"{render_table(chosen, columns, methods)}\n\n{describe_file(file)}"
+    return f"{render_table(chosen, columns, methods, page.note)}\n\n{describe_file(file)}"

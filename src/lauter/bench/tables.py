@@ -115,7 +115,10 @@ def find_columns(
 
 
 def render_table(
-    records: Sequence[Record], columns: Sequence[Column], methods: Sequence[str] | None = None
+    records: Sequence[Record],
+    columns: Sequence[Column],
+    methods: Sequence[str] | None = None,
+    note: str | None = None,
 ) -> str:
     """A Markdown table: methods as rows, mean ± sample standard deviation over seeds in the cells.
 
@@ -127,6 +130,7 @@ def render_table(
         records: of one suite.
         columns: from :func:`find_columns`, or made by hand.
         methods: which rows, in this order; None takes all in the order of the records.
+        note: what stands below the table; None says over how many seeds the cells are means.
 
     Returns:
         The table with its note, without a newline at the end. The same records give the same text.
@@ -171,7 +175,7 @@ def render_table(
             else:
                 cells.append(_show_difference(values, values_of(column.against, column), column.digits))
         lines.append(_join(cells))
-    return "\n".join([*lines, "", _write_note(sizes, columns)])
+    return "\n".join([*lines, "", _write_note(sizes, columns) if note is None else note])
 
 
 def _show_mean(values: dict[int, float], digits: int, state_n: bool) -> str:
