@@ -33,6 +33,14 @@ def test_a_table_has_a_column_for_each_data_set_and_the_paired_difference() -> N
     assert "abacus" in text
 
 
+def test_a_page_of_one_data_set_leaves_its_name_out_of_the_headings_and_may_say_what_its_cells_are() -> None:
+    page = Page("one", ("one",), {"balanced_accuracy_last": "accuracy"}, ("ce",), note="Medians of 5 runs.")
+    text = render_page(make_file(("one", "ce", 0, 0.6)), page)
+    assert "| method | accuracy |" in text
+    assert "Medians of 5 runs." in text
+    assert "One seed" not in text
+
+
 def test_tables_without_records_are_left_as_they_are(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("<!-- results:main -->\nold\n<!-- /results:main -->\n")
