@@ -46,7 +46,10 @@ def config(tmp_path: Path) -> AuditConfig:
     whole = load_audit_preset("quick")
     learning = whole.extraction.learning
     learning = dataclasses.replace(
-        learning, network="resnet8", pretrain=dataclasses.replace(learning.pretrain, epochs=1, batch_size=32)
+        learning,
+        network="resnet8",
+        least_images=0,
+        pretrain=dataclasses.replace(learning.pretrain, epochs=1, batch_size=32),
     )
     training = dataclasses.replace(
         whole.training,

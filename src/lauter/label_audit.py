@@ -278,7 +278,7 @@ def _inspect(
         data,
         splits=["train"] * len(data),
         beside={} if beside is None else {"test": beside},
-        features=None if values is None else np.asarray(values, dtype=np.float32),
+        features=values,
         generator=_generator(config, "pictures"),
         progress=tell,
     )

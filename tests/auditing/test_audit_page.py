@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lauter.auditing.advice import refuse_advice
 from lauter.auditing.judgement import Cuts, ReviewPlan
 from lauter.auditing.report import thumbnails, write_audit_report
 from lauter.auditing.report.audit_page import render_audit_report
@@ -122,6 +123,15 @@ def test_it_says_when_labels_should_be_left_alone(audit_content):
     quiet = replace(judgement, advice=replace(judgement.advice, clean=False, reason="Hardly any are wrong."))
     words = read_words(render_audit_report(replace(audit_content, judgement=quiet), max_pictures=0))
     assert "Leave the labels alone Hardly any are wrong." in words
+
+
+def test_it_expects_nothing_where_nothing_can_be_told(audit_content):
+    judgement = audit_content.judgement
+    lost = replace(judgement, advice=refuse_advice(0.3))
+    html = render_audit_report(replace(audit_content, judgement=lost), max_pictures=0)
+    assert "agree with only 30% of their labels" in read_words(html)
+    assert "If you look at" not in read_words(html)
+    assert "curves" not in find_sections(html)
 
 
 def test_the_data_are_those_of_the_table(html, audit_content):

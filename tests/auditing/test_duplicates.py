@@ -397,5 +397,6 @@ def test_rules_out_of_range(setting: dict[str, Any], match: str) -> None:
 
 
 def test_features_must_fit(measures: ImageMeasures) -> None:
-    with pytest.raises(DataError, match=r"features must be \[N, D\] with N = 120 images, not \[3, 4\]"):
-        find_twins(measures, features=np.zeros((3, 4), np.float32))
+    for wrong in (np.zeros((121, 4), np.float32), np.zeros(120, np.float32)):
+        with pytest.raises(DataError, match=r"features must be \[n, D\] of the first n of 120 images, not"):
+            find_twins(measures, features=wrong)

@@ -177,7 +177,7 @@ def test_processes_that_help_get_nothing(choose: Choose, tmp_path: Path) -> None
 
 def test_the_first_features_without_weights_are_learnt(choose: Choose) -> None:
     learning = SelfSupervisedConfig(
-        network="resnet8", pretrain=PretrainConfig(epochs=1, batch_size=8, monitor_every=0)
+        network="resnet8", least_images=0, pretrain=PretrainConfig(epochs=1, batch_size=8, monitor_every=0)
     )
     found = choose(None, learning=learning)
     assert found.source == "simclr on these images (resnet8, 1 epochs), 16 px"

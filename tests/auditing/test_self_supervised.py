@@ -25,7 +25,7 @@ from lauter.training.progress import Progress
 from lauter.training.runtime import Runtime, RuntimeConfig
 
 CONFIG = SelfSupervisedConfig(
-    network="resnet8", pretrain=PretrainConfig(epochs=2, batch_size=8, monitor_every=0)
+    network="resnet8", least_images=0, pretrain=PretrainConfig(epochs=2, batch_size=8, monitor_every=0)
 )
 
 
@@ -63,6 +63,17 @@ def test_labels_decide_nothing_and_training_happens_once(
     assert not again.training
     assert again.num_classes == 0
     torch.testing.assert_close(weights_of(again), first, rtol=0, atol=0)
+
+
+def test_few_images_are_shown_as_often_as_many(
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(Loop, "run_stage", lambda self, stage: asked.append(stage.epochs))
+    for least in (0, 24, 60, 61):
+        few = dataclasses.replace(CONFIG, least_images=least)
+        learn_features(make_data(), runtime, tmp_path / str(least), few, Progress())
+    assert asked == [2, 2, 5, 6]  # 24 images, two epochs
 
 
 def test_a_stopped_training_goes_on(
@@ -151,7 +162,8 @@ def test_bad_input_is_refused(tmp_path: Path, runtime: Runtime) -> None:
     [
         ({"augment": "none"}, "digits or objects, not 'none'"),
         ({"image_size": 7}, "8 to 1024"),
-        ({"seed": -1}, "seed must be 0 or more"),
+        ({"seed": -1}, "seed and least_images must be 0 or more, not -1 and"),
+        ({"least_images": -1}, "seed and least_images must be 0 or more, not .* and -1"),
         ({"pretrain": PretrainConfig(method="none", monitor_every=0)}, "simclr or moco, not none"),
         ({"pretrain": PretrainConfig()}, "monitor_every must be 0, not 10"),
     ],

@@ -68,4 +68,5 @@ def refuse_advice(agreement: float) -> Advice:
         f"Even the images that it is surest of agree with only {agreement:.0%} of their labels, so bad "
         "labels and poor features look alike here: leave the labels alone, take the order of the review as "
         "a guess, and try better features (a pretrained backbone, more images, a longer training).",
+        telling=False,
     )

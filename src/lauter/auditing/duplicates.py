@@ -31,6 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lauter.auditing.feature_agreement import CentredFeatures
 from lauter.auditing.image_faults import measure_detail
 from lauter.auditing.image_measures import Float32s, ImageMeasures, count_cores
 from lauter.auditing.picture_similarity import REALIGNMENT_COST, compare_thumbnails, mirror, propose_pairs
@@ -119,7 +120,7 @@ def find_twins(
     measures: ImageMeasures,
     rules: DuplicateRules | None = None,
     *,
-    features: Float32s | None = None,
+    features: NDArray[np.floating] | None = None,
     generator: np.random.Generator | None = None,
 ) -> Twins:
     """Find exact copies and near-duplicates.
@@ -131,9 +132,10 @@ def find_twins(
     Args:
         measures: of N images.
         rules: what counts; the defaults where None.
-        features: [N, D] of any network, to confirm near-duplicates: the cosine of two, centred, must be
-            above what about 95% of strangers stay below, or above 0.9. Rows that are not finite confirm
-            whatever they are compared with, and so do all where fewer than 20 are finite.
+        features: [n, D] of any network, of the first n images, to confirm near-duplicates: the cosine of
+            two, centred, must be above what about 95% of strangers stay below, or above 0.9. Rows that are
+            not finite, and images without a row, confirm whatever they are compared with, and so do all
+            where fewer than 20 are finite.
         generator: draws the hashes, and the random pairs that features are compared with; by default that
             of seed 0.
 
@@ -141,7 +143,7 @@ def find_twins(
         Copies and confirmed pairs.
 
     Raises:
-        DataError: the features are not [N, D].
+        DataError: the features are not [n, D], or more than the images.
     """
     rules, generator = rules or DuplicateRules(), generator or np.random.default_rng(0)
     original = _find_originals(measures, rules)
@@ -168,7 +170,7 @@ def group_twins(
     twins: Twins,
     rules: DuplicateRules | None = None,
     *,
-    features: Float32s | None = None,
+    features: NDArray[np.floating] | None = None,
     generator: np.random.Generator | None = None,
 ) -> DuplicateGroups:
     """Make groups in which every member is a near-duplicate of the centre.
@@ -214,7 +216,7 @@ class _Comparison:
 
     thumbnails: Pixels
     mirrored: bool
-    units: Float32s | None
+    features: CentredFeatures | None
     min_cosine: float
 
     def compare(self, first: Int64s, second: Int64s, flipped: Bools, bar: float) -> Float32s:
@@ -245,34 +247,32 @@ class _Comparison:
         return self._confirm(found, np.full(len(rows), centre, dtype=np.int64), rows)
 
     def _confirm(self, similarity: Float32s, first: Int64s, second: Int64s) -> Float32s:
-        if self.units is None:
+        if self.features is None:
             return similarity
-        cosine = np.einsum("pd,pd->p", self.units[first], self.units[second])
+        cosine = self.features.compare(first, second)  # NaN confirms
         return np.where(cosine < self.min_cosine, np.float32(-1), similarity)
 
 
 def _prepare_comparison(
     measures: ImageMeasures,
     rules: DuplicateRules,
-    features: Float32s | None,
+    features: NDArray[np.floating] | None,
     generator: np.random.Generator,
 ) -> _Comparison:
     if features is None:
         return _Comparison(measures.thumbnails, rules.mirrored, None, -1.0)
     count = len(measures)
-    if features.ndim != 2 or len(features) != count:
-        raise DataError(f"features must be [N, D] with N = {count} images, not {list(features.shape)}")
-    known = np.flatnonzero(np.isfinite(features).all(1))
-    units = np.full(features.shape, np.nan, dtype=np.float32)
+    if features.ndim != 2 or len(features) > count:
+        raise DataError(
+            f"features must be [n, D] of the first n of {count} images, not {list(features.shape)}"
+        )
+    centred = CentredFeatures(features)
+    known = np.flatnonzero(centred.known)
     min_cosine = -1.0
-    if len(known):
-        centred = features[known] - features[known].mean(0, dtype=np.float64).astype(np.float32)
-        units[known] = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     if len(known) >= _FEWEST:
-        first, second = _draw_strangers(known, generator)
-        cosine = np.einsum("pd,pd->p", units[first], units[second])
+        cosine = centred.compare(*_draw_strangers(known, generator))
         min_cosine = min(_HIGHEST_COSINE, _extrapolate(cosine, 2.44))
-    return _Comparison(measures.thumbnails, rules.mirrored, units, min_cosine)
+    return _Comparison(measures.thumbnails, rules.mirrored, centred, min_cosine)
 
 
 def _raise_bar(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lauter.auditing.extraction import extract_features
 from lauter.auditing.feature_store import DTYPES
 from lauter.auditing.features import Features, take_array
-from lauter.auditing.self_supervised import SelfSupervisedConfig, learn_features
+from lauter.auditing.self_supervised import SelfSupervisedConfig, count_epochs, learn_features
 from lauter.data.dataset import Dataset
 from lauter.distillation.stored import is_features_file, read_features
 from lauter.errors import ConfigError, ModelError
@@ -123,8 +123,8 @@ def choose_features(
         network = learn_features(data, runtime, root, learning, progress)
         trained_in = time.monotonic() - began
         source = (
-            f"{learning.pretrain.method} on these images ({network.name}, {learning.pretrain.epochs} "
-            f"epochs), {network.input_spec.size} px"
+            f"{learning.pretrain.method} on these images ({network.name}, "
+            f"{count_epochs(learning, len(data))} epochs), {network.input_spec.size} px"
         )
     elif isinstance(spec, Network):
         network, source = spec, f"{spec.name}, {spec.input_spec.size} px"

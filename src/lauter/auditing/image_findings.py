@@ -18,7 +18,6 @@ from lauter.auditing.duplicates import (
 )
 from lauter.auditing.image_faults import FaultRules, find_image_faults
 from lauter.auditing.image_measures import (
-    Float32s,
     ImageMeasures,
     Progress,
     join_measures,
@@ -91,7 +90,7 @@ def inspect_images(
     *,
     splits: Sequence[str] | NDArray[np.str_] | None = None,
     beside: Mapping[str, Dataset] | None = None,
-    features: Float32s | None = None,
+    features: NDArray[np.floating] | None = None,
     fault_rules: FaultRules | None = None,
     duplicate_rules: DuplicateRules | None = None,
     generator: np.random.Generator | None = None,
@@ -124,6 +123,8 @@ def inspect_images(
         >>> len(findings), sorted(findings.to_columns())
         (200, ['faults', 'leak', 'near_duplicate_group'])
     """
+    if features is not None and (features.ndim != 2 or len(features) != len(data)):
+        raise DataError(f"features must be [N, D] with N = {len(data)} images, not {list(features.shape)}")
     others = dict(beside or {})
     names = np.asarray([""] * len(data) if splits is None else splits, dtype=np.str_)
     if len(names) != len(data):
@@ -136,9 +137,8 @@ def inspect_images(
     rules, start = duplicate_rules or DuplicateRules(), time.perf_counter()
     own, everything = _measure_all(data, others, progress)
     seen = time.perf_counter()
-    all_features = _pad_rows(features, len(data), len(everything))
     generator = generator or np.random.default_rng(0)
-    twins = find_twins(everything, rules, features=all_features, generator=generator)
+    twins = find_twins(everything, rules, features=features, generator=generator)
     groups = group_twins(own, twins, rules, features=features, generator=generator)
     ids = np.concatenate([data.ids, *(other.ids for other in others.values())])
     parts = np.concatenate([names, *(np.full(len(other), name) for name, other in others.items())])
@@ -207,16 +207,6 @@ def _measure_all(
         before = len(everything)
         everything = join_measures(everything, measure_images(other.images, other.ids, progress=report))
     return own, everything
-
-
-def _pad_rows(features: Float32s | None, count: int, total: int) -> Float32s | None:
-    """Features [count, D] with rows of NaN behind, which confirm everything."""
-    if features is None:
-        return None
-    if features.ndim != 2 or len(features) != count:
-        raise DataError(f"features must be [N, D] with N = {count} images, not {list(features.shape)}")
-    padding = np.full((total - count, features.shape[1]), np.nan, dtype=np.float32)
-    return np.concatenate([features.astype(np.float32, copy=False), padding])
 
 
 def _merge_faults(opened: Sequence[ImageFault], seen: Sequence[ImageFault]) -> tuple[ImageFault, ...]:

@@ -51,10 +51,13 @@ class Advice:
     Attributes:
         clean: whether correcting and dropping is expected to help.
         reason: one or two sentences for people, with the figures that decided.
+        telling: whether the beliefs tell bad labels from good ones at all. Where they do not, expected counts
+            and precisions mean nothing, and are not shown.
     """
 
     clean: bool
     reason: str
+    telling: bool = True
 
 
 @dataclass(frozen=True, eq=False)

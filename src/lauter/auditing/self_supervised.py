@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -40,6 +41,8 @@ class SelfSupervisedConfig:
         network: name of the network; chosen by picture size where empty.
         image_size: side of the pictures in pixels; 0 keeps that of small images and takes 64 for larger ones.
         augment: digits (no flips) or objects.
+        least_images: an epoch shows at least so many: fewer images are shown several times in one, as they
+            would else be met in too few steps to teach anything. 0 shows each image once.
         seed: of everything drawn.
         pretrain: the training. Nothing follows it by labels: monitor_every must be 0.
     """
@@ -47,6 +50,7 @@ class SelfSupervisedConfig:
     network: str = ""
     image_size: int = 0
     augment: Literal["digits", "objects"] = "objects"
+    least_images: int = 4096
     seed: int = 0
     pretrain: PretrainConfig = field(default_factory=lambda: PretrainConfig(monitor_every=0))
 
@@ -55,8 +59,10 @@ class SelfSupervisedConfig:
             raise ConfigError(f"augment must be digits or objects, not {self.augment!r}")
         if self.image_size and not 8 <= self.image_size <= 1024:
             raise ConfigError(f"image_size must be 8 to 1024 pixels (0: automatic), not {self.image_size}")
-        if self.seed < 0:
-            raise ConfigError(f"seed must be 0 or more, not {self.seed}")
+        if self.seed < 0 or self.least_images < 0:
+            raise ConfigError(
+                f"seed and least_images must be 0 or more, not {self.seed} and {self.least_images}"
+            )
         if self.pretrain.method == "none":
             raise ConfigError("features are learnt by pretrain.method simclr or moco, not none")
         if self.pretrain.monitor_every:
@@ -106,9 +112,10 @@ def learn_features(
     file = folder / "network.safetensors"
     if file.is_file():
         return _reload(file)
+    training = replace(config.pretrain, epochs=count_epochs(config, len(data)))
     progress.say(
         f"features    {config.pretrain.method}: {name} learns from {len(data):,} images of {size} px without "
-        f"labels, {config.pretrain.epochs} epochs"
+        f"labels, {training.epochs} epochs"
     )
     unlabelled = replace(
         data.without_truth().with_labels(np.full(len(data), -1)), original_labels=None, trusted=None
@@ -125,11 +132,21 @@ def learn_features(
         image_size=size,
         augment=config.augment,
     )
-    pretrain(setup, network, config.pretrain)
+    pretrain(setup, network, training)
     network.cpu().eval()
     save_network(network, file, class_names=())
     (folder / f"{config.pretrain.stage_name}.pt").unlink(missing_ok=True)  # the network is what is kept
     return network
+
+
+def count_epochs(config: SelfSupervisedConfig, images: int) -> int:
+    """Passes over so many images, lengthened where an epoch has fewer than ``config.least_images``.
+
+    Example:
+        >>> count_epochs(SelfSupervisedConfig(pretrain=PretrainConfig(epochs=60, monitor_every=0)), 1024)
+        240
+    """
+    return math.ceil(config.pretrain.epochs * max(1.0, config.least_images / images))
 
 
 def choose_learning_size(data: Dataset) -> int:

@@ -1,5 +1,6 @@
 """What an audit leaves for people and programs: its table, and what it says as a whole."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def summarise_judgement(data: Dataset, judgement: Judgement) -> dict[str, Any]:
             for name, rate in zip(data.class_names, judgement.noise_rate_by_class, strict=True)
         },
         "transition_matrix": judgement.transition.tolist(),
-        "advice": {"clean": judgement.advice.clean, "reason": judgement.advice.reason},
+        "advice": asdict(judgement.advice),
         "review": {
             "images": len(review.order),
             "expected_found": float(review.expected_found[-1]) if len(review.order) else 0.0,
@@ -80,6 +81,12 @@ def summarise_judgement(data: Dataset, judgement: Judgement) -> dict[str, Any]:
             "expected_recall": float(judgement.cuts.recall[judgement.cuts.chosen]),
         },
     }
+
+
+def _expect_found(labels: dict[str, Any]) -> str:
+    if not labels["advice"]["telling"]:
+        return "how many of them are bad cannot be told"
+    return f"about {labels['review']['expected_found']:,.0f} bad labels among them"
 
 
 def summarise_audit(metrics: dict[str, Any]) -> str:
@@ -95,8 +102,7 @@ def summarise_audit(metrics: dict[str, Any]) -> str:
         f"noise       {told['noise']} of the labels, estimated; of another class {told['closed']}, "
         f"of none {told['open']}",
         f"advice      {labels['advice']['reason']}",
-        f"review      {labels['review']['images']:,} images to look at first: about "
-        f"{labels['review']['expected_found']:,.0f} bad labels among them",
+        f"review      {labels['review']['images']:,} images to look at first: {_expect_found(labels)}",
     ]
     if "images" in metrics:
         seen = metrics["images"]

@@ -59,6 +59,7 @@ def render_audit_report(content: AuditContent, max_pictures: int = 2000) -> str:
     groups = select_groups(content.table)
     rows, thumbnails = _choose_pictures(content, groups, max_pictures)
     tile_of = {row: tile for tile, row in enumerate(rows)}
+    telling = content.judgement.advice.telling
     script = join_scripts()
     view: dict[str, Any] = {
         "content": content,
@@ -76,8 +77,8 @@ def render_audit_report(content: AuditContent, max_pictures: int = 2000) -> str:
         "counts": build_counts(content),
         "rates": build_rates(content.judgement),
         "advice": content.judgement.advice,
-        "budget": build_budget(content.judgement),
-        "cuts": build_cuts(content.judgement),
+        "budget": build_budget(content.judgement) if telling else None,
+        "cuts": build_cuts(content.judgement) if telling else None,
         "noise": build_noise(content),
         "truth": build_truth(content.truth),
         "faults": build_faults(content.faults),
