@@ -77,17 +77,16 @@ class AuditData:
 
 
 def open_human_labels(folder: Folder, column: str) -> Callable[[Folders, int], Dataset]:
-    """10,000 images of CIFAR-10 or CIFAR-100 under labels that people gave (CIFAR-N)."""
+    """10,000 images of CIFAR-10 or CIFAR-100 under labels that people gave (CIFAR-N).
+
+    A seed draws the same images for every column, so that they differ in labels alone, and share features.
+    """
 
     def open_labels(folders: Folders, seed: int) -> Dataset:
-        return open_dataset(
-            folders.require(folder),
-            split="train",
-            label_column=column,
-            truth_column="label",
-            size=SIZE,
-            seed=seed,
-        )
+        place = folders.require(folder)
+        drawn = open_dataset(place, split="train", label_column="label", size=SIZE, seed=seed)
+        people = open_dataset(place, split="train", label_column=column, truth_column="label")
+        return people.subset(np.flatnonzero(np.isin(people.ids, drawn.ids)))
 
     return open_labels
 
