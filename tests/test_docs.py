@@ -57,6 +57,7 @@ TABLES = {
         "distill",
         "bank",
         "headless",
+        "crd",
         "distillspeed",
     ],
     "mimicking.md": ["bestnorm", "losserror", "gradienterror"],

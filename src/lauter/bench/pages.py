@@ -20,6 +20,8 @@ from lauter.bench.audit_pages import (
 )
 from lauter.bench.friends import ADDED, INSTEAD, WITHOUT, draw_chart, judge_parts
 from lauter.bench.ncifar import render_recipes
+from lauter.bench.published import PROTOCOL as CRD_PROTOCOL
+from lauter.bench.published import stand_beside
 from lauter.bench.records import Record, ResultFile
 from lauter.bench.tables import Column, describe_file, render_table, update_markdown
 
@@ -255,6 +257,7 @@ PAGES = (
         against="simclr student",
         result="headless",
     ),
+    Page("crd", (), {}, (), result=f"distill-{CRD_PROTOCOL}", render=stand_beside),
     Page(
         "distillspeed",
         SPEED,

@@ -63,7 +63,7 @@ class FilterConfig:
     keep_above: float = 0.5
     cap: float = 0.9
     confidence_groups: int = 10
-    pooling: float = 30.0
+    pooling: float = 1000.0
 
     def __post_init__(self) -> None:
         if self.kind not in _RULES:
