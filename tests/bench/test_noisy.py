@@ -27,7 +27,7 @@ def micro_config() -> FitConfig:
         teacher="resnet8",
         student="resnet8",
         augment="digits",
-        pretrain=dataclasses.replace(config.pretrain, epochs=1),
+        pretrain=dataclasses.replace(config.pretrain, epochs=2),
         warmup=dataclasses.replace(config.warmup, epochs=2),
         robust=dataclasses.replace(config.robust, epochs=2),
         supervised=dataclasses.replace(config.supervised, epochs=2),
@@ -45,6 +45,7 @@ def test_methods_leave_records_with_their_whole_cost_and_are_not_run_twice(
     config = micro_config()
     methods = [
         "fnf",
+        "fnf-short",
         "ce",
         "ce-ssl",
         "ce-equal-cost",
@@ -70,6 +71,7 @@ def test_methods_leave_records_with_their_whole_cost_and_are_not_run_twice(
     assert found["fnf", "label_closed_low"] <= found["fnf", "label_closed_estimated"]
     # Pretraining is in the cost of whoever starts from it, shared or not.
     assert flops["ce-ssl"] - flops["ce"] == pytest.approx(flops["fnf"] - flops["no-pretraining"], rel=0.01)
+    assert flops["fnf"] - flops["fnf-short"] == pytest.approx(flops["fnf-short"] - flops["no-pretraining"])
     epoch = flops["ce"] / 2
     assert abs(flops["ce-equal-cost"] - flops["fnf"]) <= epoch
     assert flops["with-two-networks"] > flops["fnf"] + epoch
@@ -95,7 +97,7 @@ def test_a_work_folder_with_other_settings_is_refused(digits: None, tmp_path: Pa
 @pytest.mark.parametrize("name", ["elf", "ce-equal-cost-ssl", "teacher"])
 def test_an_unknown_method_is_refused(name: str, digits: None, tmp_path: Path) -> None:
     config = micro_config()
-    with pytest.raises(ConfigError, match=rf"method must be one of fnf, ce, .* not '{name}'"):
+    with pytest.raises(ConfigError, match=rf"method must be one of fnf, fnf-short, ce, .* not '{name}'"):
         noisy.measure_noisy("digits", 3, (tmp_path, tmp_path), tmp_path, config, [name])
 
 

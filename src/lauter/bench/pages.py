@@ -33,6 +33,7 @@ SPEED = ("resnet32x4 -> resnet8x4",)
 CLEAN = ("ncifar10-clean", "cifar10n-worst-clean")
 RIVALS = (
     "fnf",
+    "fnf-short",
     "ce",
     "ce-prior",
     "ls",
