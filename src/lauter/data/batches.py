@@ -57,7 +57,7 @@ class Batch:
         return values if self.group.size == 1 else values[self.group.part(len(self.index))]
 
     def gather(self, *values: Tensor) -> list[Tensor]:
-        """What all processes have for their parts: of each [b, ...] a [B, ...], through which gradients flow."""
+        """What all processes have for their parts: of each [b, ...] a [B, ...]; gradients flow back."""
         return self.group.gather(values, len(self.index))
 
     def __len__(self) -> int:

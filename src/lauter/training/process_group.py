@@ -9,6 +9,7 @@ import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import torch
@@ -59,7 +60,7 @@ class ProcessGroup(Group):
         """First row and end of every process's part; empty parts are last."""
         short, longer = divmod(count, self.size)
         begins = [rank * short + min(rank, longer) for rank in range(self.size + 1)]
-        return list(zip(begins, begins[1:], strict=False))
+        return list(pairwise(begins))
 
     def gather(self, values: Sequence[Tensor], count: int) -> list[Tensor]:
         """The parts of all processes, put together."""
@@ -196,14 +197,14 @@ class ProcessGroup(Group):
             yield
         except RuntimeError as error:
             raise RunError(
-                f"process {self.rank} of {self.size} lost contact with the others: one of them has ended, and "
-                "said why where it ran, or was silent for longer than runtime.wait_seconds. What was finished "
-                "is kept: the same command with --resume goes on, with as many processes as you like"
+                f"process {self.rank} of {self.size} lost contact with the others: one has ended, and said "
+                "why where it ran, or was silent for longer than runtime.wait_seconds. What was finished is "
+                "kept: the same command with --resume goes on, with as many processes as you like"
             ) from error
 
 
 class _Gather(torch.autograd.Function):
-    """Parts [b, n] of all processes -> [B, n]; the gradient of the own part, times their number, flows back."""
+    """Parts [b, n] of all processes -> [B, n]; W times the gradient of the own part flows back."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, rank: int, bounds: list[tuple[int, int]]) -> Tensor:

@@ -1,5 +1,6 @@
 """Runtime: device, precision, compilation. The one place where Lightning Fabric is set up."""
 
+import atexit
 import copy
 import logging
 import os
@@ -140,7 +141,7 @@ class Runtime:
         return context
 
     def common_norms(self, modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
-        """Batch normalisation over the images of all processes while it lasts, where there is such a thing."""
+        """While it lasts, batch normalisation over the images of all processes, where torch has that."""
         if self.group.size == 1 or self.device.type != "cuda" or not self.config.sync_norms:
             return nullcontext()
         return sync_norms(modules)
@@ -181,14 +182,21 @@ def _join(config: RuntimeConfig, place: Processes, precision: Literal["bf16-mixe
         precision=precision,
         plugins=[TorchElasticEnvironment()],
     )
+    atexit.register(_leave)
     try:
         fabric.launch()
     except RuntimeError as error:
         raise RunError(
-            f"process {place.rank} of {place.size} did not find the others within {config.wait_seconds:,.0f} s "
+            f"process {place.rank} of {place.size} did not find the others in {config.wait_seconds:,.0f} s "
             f"({' '.join(str(error).split())[:200]}); start them all with torchrun and the same rendezvous"
         ) from error
     return fabric
+
+
+def _leave() -> None:
+    """Take leave of the group when the process ends."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _choose_devices(device: str, processes: Processes) -> int | list[int]:

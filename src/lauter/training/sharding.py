@@ -1,4 +1,4 @@
-"""Splitting a large frozen network over the accelerators of all processes (fully sharded data parallel, FSDP).
+"""Splitting a large frozen network over the accelerators of all processes: fully sharded, as in FSDP.
 
 Each process keeps its share of every weight; the weights of a block are put together for the moment in which
 the block runs. All processes must therefore run the network equally often, which the shared passes of this
@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 SMALLEST_BLOCK = 1_000_000
-"""Blocks with fewer weights are not worth a gathering of their own; they travel with the block around them."""
+"""Blocks with fewer weights are not worth a gathering of their own; they travel with what is around them."""
 
 
 def is_split(module: nn.Module) -> bool:

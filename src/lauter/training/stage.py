@@ -45,7 +45,7 @@ class Stage:
 
     Several processes may take its steps together. Each then sees its own part of every batch, and the loss is
     that of the whole: what networks give for the parts is put together (:meth:`Batch.gather`) before anything
-    is averaged, compared or remembered. A stage that does so says it (``shares``); any other is refused there.
+    is averaged, compared or remembered. A stage that does so says it (``shares``); others are refused there.
 
     Attributes:
         shares: whether its loss is that of the whole batch when processes have parts of it.
