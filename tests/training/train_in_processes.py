@@ -11,7 +11,8 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,16 @@ def make_network(seed: int, width: int = 6, norm: type[nn.BatchNorm2d] = FrozenN
     return wrap_module(body, width, CLASSES, InputSpec(SIDE)).double()
 
 
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """New modules are float64: projectors, queues, the head of a second network."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def make_data(count: int = IMAGES) -> Dataset:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (count, 3, SIDE, SIDE), dtype=np.uint8)
@@ -130,7 +141,8 @@ def supervise(setup: Setup, batch_size: int = 8, network: Network | None = None,
 def contrast(method: str) -> Found:
     setup, network = make_setup(), make_network(1)
     settings = {"monitor_every": 1, "projection_size": 4, "optimizer": SGD, "queue": 9}
-    pretrain(setup, network, PretrainConfig(method, 2, 8, **settings))  # type: ignore[arg-type]
+    with in_float64():
+        pretrain(setup, network, PretrainConfig(method, 2, 8, **settings))  # type: ignore[arg-type]
     return show(setup, network)
 
 
@@ -141,7 +153,8 @@ def judge(foes: FoesConfig) -> Found:
         WarmupConfig(kind="whole", whole=WholeConfig(1, 8, SGD)),
         RobustConfig(3, 8, SGD, judge=JudgeConfig(neighbours=3, refresh_neighbours=2), foes=foes),
     )
-    stage = train_robustly(setup, network, config)
+    with in_float64():
+        stage = train_robustly(setup, network, config)
     known = stage.judge
     return show(
         setup,
@@ -170,19 +183,20 @@ def compete(name: str) -> Found:
     setup = make_setup()
     ground = Ground(name, setup, lambda role: make_network(len(role)), SupervisedConfig(2, 8, SGD))
     try:
-        stage = train_rival(name, ground)
+        with in_float64():
+            stage = train_rival(name, ground)
     except ConfigError as error:
         return {"refused": str(error)}
     return show(setup, stage.evaluated)
 
 
 def interrupt(folder: Path) -> Found:
-    """The last process is told to stop at the third step; all stop there, and go on."""
+    """The last process is told to stop at the second step; all stop there, and go on."""
     rank = int(os.environ.get("RANK", "0"))
     last = rank == int(os.environ.get("WORLD_SIZE", "1")) - 1
 
     def stop(step: int) -> None:
-        if last and step == 3:
+        if last and step == 2:
             os.kill(os.getpid(), signal.SIGTERM if rank else signal.SIGINT)
 
     try:
@@ -260,7 +274,7 @@ def compare(folder: Path) -> dict[str, Found]:
         "rkd": mimic(None, "live", "rkd"),
         "mixup": compete("mixup"),
         "coteaching": compete("coteaching"),
-        "dividemix": compete("dividemix"),
+        "dividemix": compete("dividemix") if "WORLD_SIZE" in os.environ else {},
         "norms": normalise(),
         "interrupted": interrupt(folder / "interrupted"),
     }

@@ -314,8 +314,8 @@ def _values_of(module: nn.Module) -> Iterator[Tensor]:
 def _statistics_of(module: nn.Module) -> Iterator[Tensor]:
     """Running means and variances of batch normalisation."""
     for part in module.modules():
-        if isinstance(part, _BatchNorm) and part.track_running_stats:
-            yield from (part.running_mean, part.running_var)
+        if isinstance(part, _BatchNorm):
+            yield from (value for value in (part.running_mean, part.running_var) if value is not None)
 
 
 def _gradients_of(stage: Stage) -> Iterator[Tensor]:

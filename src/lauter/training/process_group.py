@@ -71,7 +71,7 @@ class ProcessGroup(Group):
             places = [place for place, value in enumerate(values) if value.dtype == kind]
             rows = [values[place][:own].reshape(own, values[place][0].numel()) for place in places]
             whole = self._gather_rows(torch.cat(rows, dim=1) if len(rows) > 1 else rows[0], bounds)
-            columns = whole.split([row.shape[1] for row in rows], dim=1)
+            columns = torch.split(whole, [row.shape[1] for row in rows], dim=1)
             for place, column in zip(places, columns, strict=True):
                 gathered[place] = column.reshape(count, *values[place].shape[1:])
         return [gathered[place] for place in range(len(values))]
@@ -111,7 +111,7 @@ class ProcessGroup(Group):
             dist.broadcast(length, 0)
             if not self.leads:
                 content = torch.empty(int(length), dtype=torch.uint8)
-            for part in content.split(_CHUNK):
+            for part in torch.split(content, _CHUNK):
                 dist.broadcast(part, 0)
         return value if self.leads else cast(T, _decode(content, self.device))
 
@@ -238,7 +238,7 @@ def _fill_buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 def _unpack(flat: Tensor, bucket: list[Tensor]) -> None:
     """Write a flat tensor back into the tensors of its bucket."""
-    parts = flat.split([tensor.numel() for tensor in bucket])
+    parts = torch.split(flat, [tensor.numel() for tensor in bucket])
     with torch.no_grad():
         for tensor, part in zip(bucket, parts, strict=True):
             tensor.copy_(part.view(tensor.shape))

@@ -25,7 +25,7 @@ def sync_norms(modules: Iterable[nn.Module]) -> Iterator[None]:
         for parent in list(module.modules()):
             for name, child in list(parent.named_children()):
                 if isinstance(child, _BatchNorm) and not isinstance(child, nn.SyncBatchNorm):
-                    synced = nn.SyncBatchNorm.convert_sync_batchnorm(child)
+                    synced = nn.SyncBatchNorm.convert_sync_batchnorm(child)  # type: ignore[no-untyped-call]
                     synced.train(child.training)
                     setattr(parent, name, synced)
                     replaced.append((parent, name, child))

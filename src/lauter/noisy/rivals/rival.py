@@ -85,4 +85,5 @@ class RivalStage(TrackedStage):
     def see(self, batch: Batch) -> tuple[Output, Tensor]:
         """The network's output for the first view, and the given labels [B], of the whole batch."""
         output = self.network(batch.images)
-        return Output(*batch.gather(output.logits, output.features)), self.labels[batch.index]
+        logits, features = batch.gather(output.logits, output.features)
+        return Output(logits, features), self.labels[batch.index]
