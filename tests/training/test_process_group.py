@@ -1,6 +1,8 @@
 """Several processes train as one does: losses, weights, beliefs, counts; and what they tell each other."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forked")
 
@@ -136,3 +139,25 @@ def test_what_two_processes_left_any_number_ends(size: int, top: Path) -> None:
         found = torch.load(top / f"resumed-{size}.{rank}.pt", weights_only=True)["resumed"]
         for what in ("weights", "scores", "images"):
             torch.testing.assert_close(found[what], whole[what], **EXACT)
+
+
+def test_a_killed_process_stops_the_others_with_a_message_and_a_code(top: Path) -> None:
+    killed = json.loads((top / "killed.json").read_text())
+    assert not killed["finished"], "the run was over before a process was killed"
+    assert killed["code"] != 0
+    assert re.search(r"lauter train, process 0 of 2: .*--resume", killed["said"]), killed["said"]
+
+
+def test_the_command_goes_on_to_the_same_end(top: Path) -> None:
+    """With as many processes the arithmetic is the same; only when a checkpoint was written may differ."""
+    whole, resumed = (load_file(top / name / "teacher.safetensors") for name in ("whole", "killed-2"))
+    torch.testing.assert_close(resumed, whole, rtol=1e-6, atol=1e-7)
+
+
+def test_the_command_goes_on_with_one_process(top: Path) -> None:
+    """Live batch normalisation goes by parts of a batch in two processes, so weights are not the same then."""
+    one, whole = (json.loads((top / name / "metrics.json").read_text()) for name in ("killed-1", "whole"))
+    assert one["cost"]["images_processed"] == whole["cost"]["images_processed"]
+    history = [json.loads(line) for line in (top / "killed-1" / "metrics.jsonl").read_text().splitlines()]
+    assert {record["epoch"] for record in history if record["stage"] == "robust"} == set(range(5))
+    assert (top / "killed-1" / "report.html").exists()

@@ -3,16 +3,23 @@
 The processes are forked after the imports, so that many of them cost little time. Networks are float64 and
 their batch normalisation is frozen: what is left between one process and several is the order of sums.
 
-Usage: train_in_processes.py DIRECTORY. Leaves SIZE.RANK.pt there for every process of every group.
+Then the command line, as people use it: torchrun starts a run, one of its processes is killed, others go on.
+
+Usage: train_in_processes.py DIRECTORY. Leaves SIZE.RANK.pt there for every process of every group, killed.json,
+and the directories of the runs that were begun on the command line.
 """
 
+import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lauter.__main__ import main as lauter
 from lauter.data import Dataset
 from lauter.data.dataset import ResidentImages
 from lauter.distillation import bank_building
@@ -47,6 +55,32 @@ from lauter.training.schedule import OptimizerConfig
 from lauter.training.setup import Setup
 from lauter.training.supervised import SupervisedConfig, SupervisedStage
 
+COMMAND = [
+    "train",
+    "digits",
+    "--size",
+    "100",
+    "--teacher",
+    "resnet8",
+    "--pretrain.epochs",
+    "1",
+    "--pretrain.batch-size",
+    "32",
+    "--warmup.kind",
+    "none",
+    "--robust.epochs",
+    "5",
+    "--robust.batch-size",
+    "32",
+    "--runtime.device",
+    "cpu",
+    "--runtime.precision",
+    "32",
+    "--runtime.workers",
+    "0",
+    "--runtime.threads",
+    "1",
+]
 IMAGES, SIDE, CLASSES = 26, 8, 3
 SIZES = (1, 2, 3)
 SGD = OptimizerConfig(lr=0.05)
@@ -312,7 +346,59 @@ def run(size: int, work: Callable[[int], None]) -> None:
         raise SystemExit(f"of {size} processes some failed: {codes}")
 
 
+def command(folder: Path, *flags: str) -> None:
+    """Run the command line in this process, silently."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        code = lauter([*COMMAND, "--out", str(folder), *flags])
+    if code:
+        raise SystemExit(code)
+
+
+def find_process(launcher: int, rank: int) -> int:
+    """The process of a rank among the children of a launcher."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == launcher and f"RANK={rank}" in (entry / "environ").read_text().split("\0"):
+                return int(entry.name)
+        except (OSError, ValueError):  # gone meanwhile
+            continue
+    raise SystemExit(f"no process of rank {rank}")
+
+
+def kill_one(folder: Path) -> Found:
+    """Let torchrun start a run, and kill one of its two processes in the midst of a stage."""
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "lauter",
+    ]
+    launcher = subprocess.Popen(
+        [*launch, *COMMAND, "--out", str(folder)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = folder / "metrics.jsonl"
+    while launcher.poll() is None and not (log.exists() and '"robust"' in log.read_text()):
+        time.sleep(0.01)
+    if launcher.poll() is None:
+        os.kill(find_process(launcher.pid, 1), signal.SIGKILL)
+    _, said = launcher.communicate(timeout=300)
+    return {"code": launcher.returncode, "said": said, "finished": (folder / "metrics.json").exists()}
+
+
 def main(top: Path) -> None:
+    (top / "killed.json").write_text(json.dumps(kill_one(top / "killed")))
+    for size in (1, 2):
+        shutil.copytree(top / "killed", top / f"killed-{size}")
+        run(size, lambda rank, size=size: command(top / f"killed-{size}", "--resume", "true"))
+    run(2, lambda rank: command(top / "whole"))
     for size in SIZES:
         run(size, lambda rank, size=size: torch.save(compare(top / str(size)), top / f"{size}.{rank}.pt"))
     for size in SIZES:  # what two processes began and left, any number of them ends
