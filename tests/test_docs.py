@@ -60,6 +60,7 @@ TABLES = {
         "distillspeed",
     ],
     "mimicking.md": ["bestnorm", "losserror", "gradienterror"],
+    "scaling.md": ["scaling", "projection"],
 }
 
 

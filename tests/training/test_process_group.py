@@ -155,7 +155,7 @@ def test_the_command_goes_on_to_the_same_end(top: Path) -> None:
 
 
 def test_the_command_goes_on_with_one_process(top: Path) -> None:
-    """Live batch normalisation goes by parts of a batch in two processes, so weights are not the same then."""
+    """Live batch normalisation goes by parts of a batch in two processes: weights are not the same."""
     one, whole = (json.loads((top / name / "metrics.json").read_text()) for name in ("killed-1", "whole"))
     assert one["cost"]["images_processed"] == whole["cost"]["images_processed"]
     history = [json.loads(line) for line in (top / "killed-1" / "metrics.jsonl").read_text().splitlines()]

@@ -5,8 +5,8 @@ their batch normalisation is frozen: what is left between one process and severa
 
 Then the command line, as people use it: torchrun starts a run, one of its processes is killed, others go on.
 
-Usage: train_in_processes.py DIRECTORY. Leaves SIZE.RANK.pt there for every process of every group, killed.json,
-and the directories of the runs that were begun on the command line.
+Usage: train_in_processes.py DIRECTORY. Leaves SIZE.RANK.pt there for every process of every group,
+killed.json, and the directories of the runs that were begun on the command line.
 """
 
 import json
@@ -55,32 +55,10 @@ from lauter.training.schedule import OptimizerConfig
 from lauter.training.setup import Setup
 from lauter.training.supervised import SupervisedConfig, SupervisedStage
 
-COMMAND = [
-    "train",
-    "digits",
-    "--size",
-    "100",
-    "--teacher",
-    "resnet8",
-    "--pretrain.epochs",
-    "1",
-    "--pretrain.batch-size",
-    "32",
-    "--warmup.kind",
-    "none",
-    "--robust.epochs",
-    "5",
-    "--robust.batch-size",
-    "32",
-    "--runtime.device",
-    "cpu",
-    "--runtime.precision",
-    "32",
-    "--runtime.workers",
-    "0",
-    "--runtime.threads",
-    "1",
-]
+LENGTHS = "--pretrain.epochs 1 --robust.epochs 5 --warmup.kind none"
+BATCHES = "--pretrain.batch-size 32 --robust.batch-size 32"
+RUNTIME = "--runtime.device cpu --runtime.precision 32 --runtime.workers 0 --runtime.threads 1"
+COMMAND = f"train digits --size 100 --teacher resnet8 {LENGTHS} {BATCHES} {RUNTIME}".split()
 IMAGES, SIDE, CLASSES = 26, 8, 3
 SIZES = (1, 2, 3)
 SGD = OptimizerConfig(lr=0.05)
