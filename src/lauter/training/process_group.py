@@ -197,9 +197,9 @@ class ProcessGroup(Group):
             yield
         except RuntimeError as error:
             raise RunError(
-                f"process {self.rank} lost contact with the other {self.size - 1}: one has ended, and said why "
-                "where it ran, or was silent for longer than runtime.wait_seconds. What was finished is kept: "
-                "the same command with --resume goes on, with as many processes as you like"
+                f"process {self.rank} lost contact with the other {self.size - 1}: one has ended, and said "
+                "why where it ran, or was silent for longer than runtime.wait_seconds. What was finished is "
+                "kept: the same command with --resume goes on, with as many processes as you like"
             ) from error
 
 
