@@ -127,6 +127,15 @@ def test_statistics_of_live_normalisation_are_brought_together(size: int, top: P
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_a_split_teacher_says_the_same_and_each_process_keeps_a_part_of_it(size: int, top: Path) -> None:
+    said = [read(top, size, rank, "split") for rank in range(size)]
+    for found in said:
+        torch.testing.assert_close(found["after"], found["before"], rtol=0, atol=0)
+        assert found["kept"] < found["whole"]
+    assert sum(found["kept"] for found in said) == said[0]["whole"]
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_all_stop_at_the_step_in_which_one_is_told_to(size: int, top: Path) -> None:
     for rank in range(size):
         assert read(top, size, rank, "interrupted") == {"position": [0, 2, False]}

@@ -46,9 +46,10 @@ from lauter.noisy.rivals import train_rival
 from lauter.noisy.rivals.rival import Ground
 from lauter.noisy.robust import RobustConfig
 from lauter.noisy.warmup import WarmupConfig, WholeConfig
-from lauter.training import process_group
+from lauter.training import process_group, sharding
 from lauter.training.checkpoint import Checkpoints
 from lauter.training.loop import Interrupted, Loop
+from lauter.training.predict import predict
 from lauter.training.progress import Progress
 from lauter.training.runtime import Runtime, RuntimeConfig
 from lauter.training.schedule import OptimizerConfig
@@ -230,6 +231,20 @@ def normalise() -> Found:
     return {**found, "alike": all(values == everywhere[0] for values in everywhere)}
 
 
+def split() -> Found:
+    """A teacher whose weights are split, and what it said of all images before and after."""
+    setup, teacher = make_setup(), make_network(2, 8).requires_grad_(False).eval()
+    images, runtime = setup.data.images, setup.loop.runtime
+    runtime.place(teacher)
+    before = predict(teacher, images, runtime, batch_size=5)
+    whole = sum(weight.numel() for weight in teacher.parameters())
+    sharding.SMALLEST_BLOCK = 1
+    sharding.split_network(teacher)
+    after = predict(teacher, images, runtime, batch_size=5)
+    kept = sum(weight.to_local().numel() for weight in teacher.parameters())  # type: ignore[attr-defined]
+    return {"before": before.features, "after": after.features, "whole": whole, "kept": kept}
+
+
 def talk() -> Found:
     """What processes can tell each other."""
     group = make_setup().loop.group
@@ -288,6 +303,7 @@ def compare(folder: Path) -> dict[str, Found]:
         "coteaching": compete("coteaching"),
         "dividemix": compete("dividemix") if "WORLD_SIZE" in os.environ else {},
         "norms": normalise(),
+        "split": split() if "WORLD_SIZE" in os.environ else {},
         "interrupted": interrupt(folder / "interrupted"),
     }
 

@@ -178,8 +178,8 @@ def open_source(
     if isinstance(teacher, Stored):
         return StoredTeacher(teacher, device), setup.batches("student", rows, batch_size)
     if source == "live":
-        setup.loop.runtime.split(teacher)
         live = LiveTeacher(teacher, device, want_maps="maps" in parts)
+        setup.loop.runtime.split(teacher)
         return live, setup.batches("student", rows, batch_size)
     folder = setup.loop.checkpoints.directory
     if not config.directory and folder is None:

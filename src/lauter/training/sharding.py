@@ -5,6 +5,7 @@ the block runs. All processes must therefore run the network equally often, whic
 library do.
 """
 
+import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
@@ -24,10 +25,11 @@ def split_network(network: nn.Module) -> None:
         network: on this process's accelerator; the same weights in every process. Blocks are the elements of
             its lists and sequences (a transformer's layers, a ResNet's stages).
     """
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP takes no other
     holders = (nn.ModuleList, nn.Sequential)
     for module in reversed(list(network.modules())):  # inner blocks first
         for block in module if isinstance(module, holders) else ():
             weights = sum(parameter.numel() for parameter in block.parameters())
             if not isinstance(block, holders) and not is_split(block) and weights >= SMALLEST_BLOCK:
-                fully_shard(block)
-    fully_shard(network)
+                fully_shard(block, reshard_after_forward=True)
+    fully_shard(network, reshard_after_forward=True)  # no backward pass will want the weights
