@@ -25,7 +25,7 @@ def split_network(network: nn.Module) -> None:
         network: on this process's accelerator; the same weights in every process. Blocks are the elements of
             its lists and sequences (a transformer's layers, a ResNet's stages).
     """
-    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP takes no other
+    network.to(memory_format=torch.contiguous_format)  # FSDP takes no other
     holders = (nn.ModuleList, nn.Sequential)
     for module in reversed(list(network.modules())):  # inner blocks first
         for block in module if isinstance(module, holders) else ():
