@@ -61,6 +61,7 @@ TABLES = {
         "distillspeed",
     ],
     "mimicking.md": ["bestnorm", "losserror", "gradienterror"],
+    "scaling.md": ["scaling", "projection"],
 }
 
 

@@ -172,9 +172,11 @@ def fit_multilabel(
             },
             "cost": summarise_costs(setup),
         }
-        write_student(run, small, setup, metrics, progress, extra=MULTI_LABEL)
-        metrics["cost"]["seconds_this_session"] = time.monotonic() - started
-        write_json(run.metrics, metrics)
+        if run.leads:
+            write_student(run, small, setup, metrics, progress, extra=MULTI_LABEL)
+            metrics["cost"]["seconds_this_session"] = time.monotonic() - started
+            write_json(run.metrics, metrics)
+        runtime.group.wait()
     return MultiLabelResult(small, data.class_names, metrics, run.path)
 
 

@@ -159,8 +159,9 @@ def fit(
         robust = train_teacher(setup, config)
         network = take_network(robust, config.keep)
         table = add_history(make_label_table(setup.data, robust.judge, setup.holdout), data)
-        write_table(table, run.labels)
-        save_network(network, run.teacher, class_names=data.class_names)
+        if run.leads:
+            write_table(table, run.labels)
+            save_network(network, run.teacher, class_names=data.class_names)
         mimicking = train_student(setup, network, robust, config)
         small = finish_student(run, setup, mimicking, network, config.keep)
         stages: dict[str, TrackedStage] = {"student": mimicking, "teacher": robust}
@@ -168,8 +169,10 @@ def fit(
             images = mimicking.batches.images_per_epoch * mimicking.epochs
             stages["baseline"] = train_baseline(setup, config, images)
         metrics = collect_metrics(data, test, setup, stages, robust, table, config.keep)
-        write_student(run, small, setup, metrics, progress)
-        _finish(run, data, table, metrics, started)
+        if run.leads:
+            write_student(run, small, setup, metrics, progress)
+            _finish(run, data, table, metrics, started)
+        setup.loop.runtime.group.wait()
     return FitResult(table, small, network, data.class_names, metrics, run.path)
 
 
@@ -212,10 +215,13 @@ def train(
         robust = train_teacher(setup, config)
         network = take_network(robust, config.keep)
         table = add_history(make_label_table(setup.data, robust.judge, setup.holdout), data)
-        write_table(table, run.labels)
-        save_network(network, run.teacher, class_names=data.class_names)
+        if run.leads:
+            write_table(table, run.labels)
+            save_network(network, run.teacher, class_names=data.class_names)
         metrics = collect_metrics(data, test, setup, {"teacher": robust}, robust, table, config.keep)
-        _finish(run, data, table, metrics, started)
+        if run.leads:
+            _finish(run, data, table, metrics, started)
+        setup.loop.runtime.group.wait()
     return TrainResult(table, network, data.class_names, metrics, run.path)
 
 
@@ -277,8 +283,10 @@ def distill(
         mimicking = mimic_teacher(setup, network, targets, rows, config, config.distill)
         small = finish_student(run, setup, mimicking, network, config.keep)
         metrics = collect_metrics(data, test, setup, {"student": mimicking}, None, None, config.keep)
-        write_student(run, small, setup, metrics, progress)
-        _finish(run, data, None, metrics, started)
+        if run.leads:
+            write_student(run, small, setup, metrics, progress)
+            _finish(run, data, None, metrics, started)
+        setup.loop.runtime.group.wait()
     return DistillResult(small, data.class_names, metrics, run.path)
 
 
@@ -395,7 +403,7 @@ def finish_student(
     except DataError as error:
         setup.loop.progress.say(f"comparison  not written: {error}")
     else:
-        if found is not None:
+        if found is not None and run.leads:
             write_json(run.comparison, found.to_plain())
     folded = fold_head(student)
     if isinstance(student.head, EmbeddedHead):

@@ -17,12 +17,13 @@ from rich.console import Console
 
 from lauter.config import FitConfig, to_plain
 from lauter.data import Dataset, available_splits, hold_out, open_dataset
+from lauter.data.group import Group
 from lauter.distillation.stored import Stored, is_features_file, read_features
 from lauter.errors import ConfigError, DataError, LauterError, ModelError
 from lauter.models import CIFAR_ZOO, Network, create_network, default_networks, load_network
 from lauter.run import RunDirectory, check_directory, open_run
 from lauter.training.progress import Progress
-from lauter.training.runtime import Runtime
+from lauter.training.runtime import Runtime, RuntimeConfig
 from lauter.training.setup import Setup
 
 Source = Dataset | str | Path
@@ -258,6 +259,8 @@ def begin(
 ) -> tuple[RunDirectory, Progress]:
     """Open the run directory with its settings, and the progress that writes there.
 
+    Of several processes the first one alone writes and speaks.
+
     Args:
         options: where, and whether to continue what is there.
         verb: fit, train or distill.
@@ -278,12 +281,33 @@ def begin(
         **inputs,
         "fit": to_plain(config),
     }
-    continued = check_directory(options.out, resume=options.resume)
-    run = open_run(options.out, settings, resume=options.resume)
+    group = Runtime(config.runtime).group
+    group.wait()  # until every process has looked whether the directory may be taken
+
+    def start() -> bool:
+        continued = check_directory(options.out, resume=options.resume)
+        open_run(options.out, settings, resume=options.resume)
+        return continued
+
+    continued = group.lead(start)
+    run = RunDirectory(Path(options.out), group.leads)
+    if not run.leads:
+        return run, Progress()
     progress = Progress(run.path, options.console, tensorboard=options.tensorboard)
+    if group.size > 1:
+        progress.say(describe_group(group, config.runtime))
     if options.resume:
         progress.say(f"resume      {run.path}" + ("" if continued else " holds no run yet: begun anew"))
     return run, progress
+
+
+def describe_group(group: Group, config: RuntimeConfig) -> str:
+    """How several processes share the work, and what becomes of batch normalisation."""
+    cuda = config.device in ("auto", "cuda") and torch.cuda.is_available()
+    over = "the images of all" if cuda and config.sync_norms else "each process's part of a batch alone"
+    return f"processes   {group.size} share every batch; batch normalisation goes by {over}" + (
+        "" if cuda else " (torch synchronises it on accelerators only)"
+    )
 
 
 def introduce(setup: Setup, data: Dataset, test: Dataset | None, networks: str) -> None:

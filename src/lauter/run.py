@@ -20,9 +20,11 @@ class RunDirectory:
 
     Attributes:
         path: the directory.
+        leads: whether this process writes there; of several it is the first one.
     """
 
     path: Path
+    leads: bool = True
 
     @property
     def config(self) -> Path:
@@ -154,6 +156,8 @@ def undo_if_refused(run: RunDirectory) -> Iterator[None]:
     try:
         yield
     except (BankError, ConfigError, DataError, ModelError):
+        if not run.leads:
+            raise
         begun = {run.config, run.path / "metrics.jsonl"}
         begun |= set(run.checkpoints.glob("*.source.json"))
         if {entry for entry in run.path.rglob("*") if not entry.is_dir()} <= begun:

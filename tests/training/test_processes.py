@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from lauter.data.group import ALONE
 from lauter.errors import ConfigError
 from lauter.training import runtime as runtime_module
 from lauter.training.processes import Processes, read_processes
@@ -33,6 +34,7 @@ def test_the_place_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -
         ({"WORLD_SIZE": "2", "RANK": ""}, "RANK must be a whole number"),
         ({"WORLD_SIZE": "2", "RANK": "2"}, "not rank 2 of 2"),
         ({"WORLD_SIZE": "0", "RANK": "0"}, "not rank 0 of 0"),
+        ({"WORLD_SIZE": "3", "RANK": "0", "LOCAL_WORLD_SIZE": "2"}, "not 2 here of 3 in all"),
     ],
 )
 def test_a_place_that_cannot_be_is_refused(environment: dict[str, str], message: str) -> None:
@@ -43,11 +45,9 @@ def test_a_place_that_cannot_be_is_refused(environment: dict[str, str], message:
 def test_work_that_is_shared_may_have_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    config = RuntimeConfig(device="cpu", precision="32")
-    with pytest.raises(ConfigError, match="a run is one process"):
-        Runtime(config)
-    runtime = Runtime(config, processes=read_processes())
+    runtime = Runtime(RuntimeConfig(device="cpu", precision="32"), processes=read_processes())
     assert runtime.device == torch.device("cpu")
+    assert runtime.group is ALONE  # it shares by files, and talks to nobody
 
 
 def test_each_process_takes_its_own_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from lauter.data.group import ALONE
 from lauter.errors import ConfigError
 from lauter.models import InputSpec, Network, wrap_module
 from lauter.training import runtime as runtime_module
@@ -50,12 +51,30 @@ def test_a_device_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Runtime(RuntimeConfig(device="auto")).device == torch.device("cpu")
 
 
-def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"WORLD_SIZE is above 1.*start it without torchrun"):
-        Runtime(RuntimeConfig(device="cpu"))
+def test_a_launch_of_one_is_a_group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert Runtime(RuntimeConfig(device="cpu")).device.type == "cpu"
+    runtime = Runtime(RuntimeConfig(device="cpu"))
+    assert runtime.device.type == "cpu"
+    assert runtime.group is ALONE
+    assert runtime.alone().group is ALONE
+
+
+def test_several_processes_need_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="WORLD_SIZE is 2 but RANK is not set"):
+        Runtime(RuntimeConfig(device="cpu"))
+
+
+def test_a_teacher_is_split_among_accelerators_only() -> None:
+    with pytest.raises(ConfigError, match="split_teacher splits a teacher over the accelerators"):
+        Runtime(RuntimeConfig(device="cpu", split_teacher=True))
+
+
+def test_normalisation_is_left_alone_in_one_process() -> None:
+    network = small_network()
+    with Runtime(RuntimeConfig(device="cpu")).common_norms([network]):
+        assert not any(isinstance(part, nn.SyncBatchNorm) for part in network.modules())
 
 
 def test_threads_are_set_where_asked_for() -> None:
@@ -76,6 +95,7 @@ def test_threads_are_set_where_asked_for() -> None:
         ({"precision": "16"}, "precision must be auto, 32 or bf16, not '16'"),
         ({"threads": -1}, "threads and workers must be 0 or more, not -1 and 2"),
         ({"workers": -1}, "threads and workers must be 0 or more, not 0 and -1"),
+        ({"wait_seconds": 0}, "wait_seconds must be above 0, not 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(setting: dict[str, object], message: str) -> None:

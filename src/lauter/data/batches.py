@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lauter.data.counters import draw_order
 from lauter.data.dataset import Images, Int64s, Pixels
+from lauter.data.group import ALONE, Group
 from lauter.data.views import IDENTITY, ViewRecipe, draw_crop_boxes, render_view
 from lauter.errors import ConfigError, DataError
 
@@ -25,20 +26,39 @@ from lauter.errors import ConfigError, DataError
 class Batch:
     """One step's images.
 
+    Several processes take a step together: each has the index of all images of the step, but the views of its
+    own part alone, b of B. What networks give for the part is put together by :meth:`gather`. One process has
+    everything: b is B.
+
     Attributes:
         index: int64 [B] on the device; rows of the data set.
-        views: one uint8 [B, 3, S, S] per view, or one float32 [B, D] where the batch is of features.
+        views: one uint8 [b, 3, S, S] per view, or one float32 [B, D] where the batch is of features.
         view: number of the first view; with the index it says which picture this is, in any order of batches.
+        group: the processes that share the batch.
     """
 
     index: Tensor
     views: tuple[Tensor, ...]
     view: int = 0
+    group: Group = ALONE
 
     @property
     def images(self) -> Tensor:
         """The first view."""
         return self.views[0]
+
+    @property
+    def own(self) -> Tensor:
+        """int64 [b] rows of the data set in this process's part: those that the views show."""
+        return self.take_part(self.index)
+
+    def take_part(self, values: Tensor) -> Tensor:
+        """This process's part [b, ...] of values [B, ...]."""
+        return values if self.group.size == 1 else values[self.group.part(len(self.index))]
+
+    def gather(self, *values: Tensor) -> list[Tensor]:
+        """What all processes have for their parts: of each [b, ...] a [B, ...]; gradients flow back."""
+        return self.group.gather(values, len(self.index))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -63,6 +83,7 @@ class ImageBatches:
         cycle: after how many epochs the views come again; 0 draws new ones in every epoch.
         device: where the views are made.
         workers: reading processes for streamed images; 0 reads here.
+        group: the processes that share every batch; each reads and makes the views of its part alone.
 
     Raises:
         ConfigError: a size or a number is out of its range.
@@ -82,6 +103,7 @@ class ImageBatches:
         cycle: int = 0,
         device: torch.device | str = "cpu",
         workers: int = 0,
+        group: Group = ALONE,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more, not {batch_size}")
@@ -99,6 +121,7 @@ class ImageBatches:
         self.cycle = cycle
         self.device = torch.device(device)
         self.workers = workers
+        self.group = group
         pixels = images.uniform
         self._resident = None if pixels is None else make_resident(pixels, image_size, self.device)
 
@@ -121,8 +144,9 @@ class ImageBatches:
             return
         for rows in steps:
             index = torch.from_numpy(rows).to(self.device)
-            pictures = [self._resident[index]] * len(self.recipes)
-            yield Batch(index, self._render(pictures, rows, first_view), first_view)
+            own = self.group.part(len(rows))
+            pictures = [self._resident[index[own]]] * len(self.recipes)
+            yield Batch(index, self._render(pictures, rows[own], first_view), first_view, self.group)
 
     def _render(
         self, pictures: list[Tensor], rows: Int64s, first_view: int, cropped: bool = False
@@ -134,10 +158,13 @@ class ImageBatches:
 
     def _stream(self, steps: list[Int64s], first_view: int) -> Iterator[Batch]:
         reader = _ImageReader(self.images, self.recipes, self.image_size, self.view_seed, first_view)
-        for rows, pictures in zip(steps, _read_batches(reader, steps, self.workers), strict=True):
+        parts = [rows[self.group.part(len(rows))] for rows in steps]
+        read = _read_batches(reader, parts, self.workers)
+        for rows, own, pictures in zip(steps, parts, read, strict=True):
             index = torch.from_numpy(rows).to(self.device)
             on_device = [picture.to(self.device, non_blocking=True) for picture in pictures]
-            yield Batch(index, self._render(on_device, rows, first_view, cropped=True), first_view)
+            views = self._render(on_device, own, first_view, cropped=True)
+            yield Batch(index, views, first_view, self.group)
 
 
 class FeatureBatches:

@@ -155,12 +155,12 @@ class BankTeacher:
         """Nothing changes with an epoch; the batches' view numbers do."""
 
     def see(self, batch: Batch) -> Seen:
-        """What the bank keeps of the first view of a batch, on the batch's device.
+        """What the bank keeps of the first view of a batch (this process's part of it), on its device.
 
         Raises:
             BankError: the bank holds no such view or row, or a shard is damaged.
         """
-        records = self.bank.look_up(batch.index.cpu().numpy(), batch.view)
+        records = self.bank.look_up(batch.own.cpu().numpy(), batch.view)
         seen = self.bank.layout.decode(records, batch.index.device)
         if self._hashes is None or seen.features is None:
             return seen

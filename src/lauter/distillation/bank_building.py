@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -57,7 +57,9 @@ def build_bank(
     """Ask a teacher about views of images and keep what it shows, or go on with a build that was stopped.
 
     Finished shards are kept; those that are missing, cut short or changed are made. A bank may grow: more
-    views than it has are added to it, fewer leave it as it is. One process builds at a time.
+    views than it has are added to it, fewer leave it as it is. The processes of the runtime's group make a
+    shard each at a time, in a directory that all of them see, and process 0 keeps the manifest; which of them
+    made a shard cannot be seen in it. Otherwise one process builds at a time.
 
     Args:
         directory: of the bank; new, empty, or of the same bank.
@@ -97,53 +99,74 @@ def build_bank(
         require_hashes(torch.zeros(1, network.feature_size), weight, bias)
         hashes = weight, bias
         arrays |= {"weight.npy": weight.numpy(), "bias.npy": bias.numpy()}
-    manifest = _continue_bank(
-        path,
-        Manifest(
-            make_bank_key(network, data, recipe, view_seed, image_size, runtime, hashes),
-            layout,
-            len(data),
-            len(chosen),
-            fingerprint_rows(chosen),
-            views,
-            max(1, min(SHARD_ROWS, SHARD_BYTES // layout.row_bytes)),
-        ),
+    wanted = Manifest(
+        make_bank_key(network, data, recipe, view_seed, image_size, runtime, hashes),
+        layout,
+        len(data),
+        len(chosen),
+        fingerprint_rows(chosen),
+        views,
+        max(1, min(SHARD_ROWS, SHARD_BYTES // layout.row_bytes)),
     )
-    missing = {
-        (view, block): chosen[block * manifest.shard_rows :][: manifest.shard_rows]
-        for view, block in manifest.shards
-        if name_shard(view, block) not in manifest.files
-    }
-    left, total = sum(map(len, missing.values())), manifest.views * len(chosen)
-    small = sum(array.nbytes for name, array in arrays.items() if name not in manifest.files)
-    _require_room(path, left * layout.row_bytes + small)
+    group = runtime.group
+    group.lead(lambda: _begin_bank(path, wanted, arrays))
+    manifest = Manifest.read(path)
+    missing = _list_missing(manifest, chosen)
+    left, total = sum(len(index) for _, index in missing), manifest.views * len(chosen)
+    for start in range(0, len(missing), group.size):
+        together = missing[start : start + group.size]
+        made: dict[str, tuple[int, int]] = {}
+        for (view, block), index in together[group.rank : group.rank + 1]:
+            shown = predict(
+                network,
+                data.images,
+                runtime.alone(),
+                index=index,
+                image_size=image_size,
+                batch_size=batch_size,
+                view=(recipe, view_seed, view),
+            )
+            bits = None
+            if hashes is not None and layout.packed:
+                bits = _hash_on(runtime.device, shown.features, hashes, batch_size)
+            name = name_shard(view, block)
+            made[name] = write_array(path, name, layout.encode(Seen(shown.features, shown.logits, bits=bits)))
+        for finished in group.collect(made):
+            for name, measured in finished.items():
+                manifest = manifest.with_file(name, measured)
+        if group.leads:
+            manifest.write(path)
+        left -= sum(len(index) for _, index in together)
+        if progress is not None:
+            progress(total - left, total)
+    group.wait()  # for the manifest
+    return open_bank(path, manifest.key)
 
+
+def _begin_bank(path: Path, wanted: Manifest, arrays: dict[str, NDArray[np.generic]]) -> None:
+    """Write the manifest and the small files of a bank, or mend those of one that is there.
+
+    Raises:
+        BankError: the directory holds something else, or the disk has no room.
+    """
+    manifest = _continue_bank(path, wanted)
+    left = sum(len(index) for _, index in _list_missing(manifest, arrays["rows.npy"]))
+    small = sum(array.nbytes for name, array in arrays.items() if name not in manifest.files)
+    _require_room(path, left * manifest.layout.row_bytes + small)
     manifest.write(path)
     for name, array in arrays.items():
         if name not in manifest.files:
             manifest = manifest.with_file(name, write_array(path, name, array))
     manifest.write(path)
-    for (view, block), index in missing.items():
-        shown = predict(
-            network,
-            data.images,
-            runtime,
-            index=index,
-            image_size=image_size,
-            batch_size=batch_size,
-            view=(recipe, view_seed, view),
-        )
-        bits = None
-        if hashes is not None and layout.packed:
-            bits = _hash_on(runtime.device, shown.features, hashes, batch_size)
-        records = layout.encode(Seen(shown.features, shown.logits, bits=bits))
-        name = name_shard(view, block)
-        manifest = manifest.with_file(name, write_array(path, name, records))
-        manifest.write(path)
-        left -= len(index)
-        if progress is not None:
-            progress(total - left, total)
-    return open_bank(path, manifest.key)
+
+
+def _list_missing(manifest: Manifest, rows: NDArray[Any]) -> list[tuple[tuple[int, int], Int64s]]:
+    """(view, block) and the data set's rows of every shard that is not finished."""
+    return [
+        ((view, block), rows[block * manifest.shard_rows :][: manifest.shard_rows])
+        for view, block in manifest.shards
+        if name_shard(view, block) not in manifest.files
+    ]
 
 
 def _sort_rows(rows: Int64s, num_images: int) -> Int64s:

@@ -105,12 +105,15 @@ class Method(nn.Module):
         needs: which parts of :class:`Seen` it reads.
         head: which head the student must have: plain leaves it as it was built, the others are those of
             :func:`lauter.distillation.heads.fit_student_head`.
+        by_image: whether each term is one value for each image in which no other image has a part. Several
+            processes then compute the terms of their own parts alone; else all compute those of the batch.
         weights: factor of each term it gives, and of ``classification``, the cross-entropy that the stage
             adds on labels that are believed (0: none).
     """
 
     needs: frozenset[Part] = frozenset({"features"})
     head: ClassVar[Literal["plain", "own", "embedded", "teacher"]] = "plain"
+    by_image: bool = False
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         super().__init__()

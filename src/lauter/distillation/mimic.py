@@ -124,6 +124,7 @@ class Mimic(Method):
         super().__init__({"mimic": beta, "classification": config.gamma})
         self.loss, self.bias_kind = config.loss, config.bias
         self.correct_only = config.correct_only
+        self.by_image = not config.correct_only  # which takes a mean over the batch
         self.needs = read_parts(config, banked="bits" in lesson.teacher_shows)
         self.std, self.scale = 0.0, 1.0
         self._half_weight: Tensor | None = None

@@ -5,6 +5,7 @@ with the mimic loss first, then everything with gamma * binary cross-entropy + b
 """
 
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -71,6 +72,8 @@ class PresenceStage(TrackedStage):
         name: of the stage.
     """
 
+    shares: ClassVar[bool] = True
+
     def __init__(
         self,
         network: Network,
@@ -94,7 +97,7 @@ class PresenceStage(TrackedStage):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The one term ``presence``."""
-        logits = self.network(batch.images).logits
+        (logits,) = batch.gather(self.network(batch.images).logits)
         return {"presence": presence_loss(logits, self.targets[batch.index])}
 
 

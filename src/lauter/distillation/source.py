@@ -3,6 +3,7 @@
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,7 @@ from lauter.distillation.teacher import LiveTeacher, Teacher, live_parts
 from lauter.errors import ConfigError
 from lauter.files import read_json, write_json
 from lauter.models import Network
+from lauter.training.predict import predict
 from lauter.training.setup import Setup
 
 VIEW_SEED = derive_seed(0, "bank")
@@ -91,6 +93,22 @@ def decide_source(
         return "live"
     if config.kind != "auto":
         return config.kind
+    choose = partial(_choose_once, config, teacher, setup, rows, epochs, parts, hashes, name)
+    source: Literal["live", "bank"] = setup.loop.runtime.group.lead(choose)
+    return source
+
+
+def _choose_once(
+    config: SourceConfig,
+    teacher: Network,
+    setup: Setup,
+    rows: Int64s,
+    epochs: int,
+    parts: frozenset[Part],
+    hashes: int,
+    name: str,
+) -> Literal["live", "bank"]:
+    """What was chosen before, or else what costs less on this machine, which is said and written down."""
     folder = setup.loop.checkpoints.directory
     place = None if folder is None else folder / f"{name}.source.json"
     if place is not None and place.exists():
@@ -119,9 +137,14 @@ def decide_source(
 def time_teacher(teacher: Network, setup: Setup, rows: Int64s) -> float:
     """Seconds that the teacher takes for an image, from a few hundred after one pass to warm up."""
     few = rows[:TIMED_IMAGES]
-    setup.predict(teacher, few)
+    runtime = setup.loop.runtime.alone()
+
+    def ask() -> None:
+        predict(teacher, setup.data.images, runtime, index=few, image_size=setup.image_size)
+
+    ask()
     began = time.perf_counter()
-    setup.predict(teacher, few)
+    ask()
     return (time.perf_counter() - began) / len(few)
 
 
@@ -156,6 +179,7 @@ def open_source(
         return StoredTeacher(teacher, device), setup.batches("student", rows, batch_size)
     if source == "live":
         live = LiveTeacher(teacher, device, want_maps="maps" in parts)
+        setup.loop.runtime.split(teacher)
         return live, setup.batches("student", rows, batch_size)
     folder = setup.loop.checkpoints.directory
     if not config.directory and folder is None:

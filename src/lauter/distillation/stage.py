@@ -1,17 +1,22 @@
 """DistillStage: trains a student on what a teacher shows, by any method."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from lauter.data.batches import Batch, ImageBatches
-from lauter.distillation.method import Method, check_needs
+from lauter.distillation.method import Method, Seen, check_needs
 from lauter.distillation.mimic import MimicConfig
 from lauter.distillation.teacher import Teacher
 from lauter.errors import ConfigError
 from lauter.losses.classification import count_log_prior, cross_entropy, mean_over
 from lauter.losses.geometry import angle, norm_ratio
 from lauter.models import EmbeddedHead, Network, Output, count_flops
+from lauter.models.network import lift_half
 from lauter.training.tracking import TrackedStage, Tracker
+
+_ANGLE, _RATIO = "followed angle", "followed norm_ratio"
 
 
 class DistillStage(TrackedStage):
@@ -33,6 +38,8 @@ class DistillStage(TrackedStage):
         ModelError: the teacher does not show what the method reads.
         ConfigError: ``embedding_only`` and the head has no embedding.
     """
+
+    shares: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -94,14 +101,31 @@ class DistillStage(TrackedStage):
         """The method's terms on every image; classification where a label is believed."""
         seen = self.method.prepare(self.teacher.see(batch))
         output = self._answer(batch)
-        targets = self.targets[batch.index]
-        if seen.features is not None and seen.features.shape == output.features.shape:
-            self._angles.append(angle(output.features.detach(), seen.features))
-            self._ratios.append(norm_ratio(output.features.detach(), seen.features))
-        terms: dict[str, Tensor] = self.method(output, seen, batch.index, targets)
+        if self.method.by_image:
+            terms = self._compare(output, seen, batch.own)
+            terms = dict(zip(terms, batch.gather(*terms.values()), strict=True))
+        else:
+            output, seen = gather_shown(output, seen, batch)
+            with batch.group.same_draws():
+                terms = self._compare(output, seen, batch.index)
+        for name, kept in ((_ANGLE, self._angles), (_RATIO, self._ratios)):
+            if name in terms:
+                kept.append(terms.pop(name).detach())
         if self.classifies:
-            values = cross_entropy(output.logits, targets, log_prior=self.log_prior)
-            terms["classification"] = mean_over(values, (targets >= 0).float())
+            known = self.targets[batch.index] >= 0
+            terms["classification"] = mean_over(terms["classification"], known.float())
+        return terms
+
+    def _compare(self, output: Output, seen: Seen, index: Tensor) -> dict[str, Tensor]:
+        """The method's terms, and by image what is followed and what classification costs."""
+        targets = self.targets[index]
+        followed: dict[str, Tensor] = {}
+        if seen.features is not None and seen.features.shape == output.features.shape:
+            features = output.features.detach()
+            followed = {_ANGLE: angle(features, seen.features), _RATIO: norm_ratio(features, seen.features)}
+        terms: dict[str, Tensor] = {**self.method(output, seen, index, targets), **followed}
+        if self.classifies:
+            terms["classification"] = cross_entropy(output.logits, targets, log_prior=self.log_prior)
         return terms
 
     def _answer(self, batch: Batch) -> Output:
@@ -111,8 +135,8 @@ class DistillStage(TrackedStage):
         head = self.student.head
         if isinstance(head, EmbeddedHead):
             embedded = head.embed(features)
-            return Output(head.classify(embedded).float(), embedded.float(), maps)
-        return Output(head(features).float(), features, maps)
+            return Output(lift_half(head.classify(embedded)), lift_half(embedded), maps)
+        return Output(lift_half(head(features)), features, maps)
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
         """Follow the student; say how near its features are to the teacher's."""
@@ -124,3 +148,16 @@ class DistillStage(TrackedStage):
                 f"{name}_{level}": value for level, value in zip(("p10", "p50", "p90"), seen, strict=False)
             }
         return metrics
+
+
+def gather_shown(output: Output, seen: Seen, batch: Batch) -> tuple[Output, Seen]:
+    """What student and teacher show of the parts of all processes, put together."""
+    if batch.group.size == 1:
+        return output, seen
+    single = [part for part in (seen.features, seen.logits, seen.bits) if part is not None]
+    whole = iter(batch.gather(output.logits, output.features, *output.maps, *single, *seen.maps))
+    gathered = Output(next(whole), next(whole), tuple(next(whole) for _ in output.maps))
+    features, logits, bits = (
+        None if part is None else next(whole) for part in (seen.features, seen.logits, seen.bits)
+    )
+    return gathered, Seen(features, logits, tuple(whole), bits)

@@ -113,9 +113,9 @@ class StoredTeacher:
         """Nothing changes from epoch to epoch."""
 
     def see(self, batch: Batch) -> Seen:
-        """The rows of the batch's images, whatever the view."""
-        logits = None if self.logits is None else self.logits[batch.index]
-        return Seen(self.features[batch.index], logits)
+        """The rows of the batch's images (of this process's part of them), whatever the view."""
+        logits = None if self.logits is None else self.logits[batch.own]
+        return Seen(self.features[batch.own], logits)
 
 
 def is_features_file(path: str | os.PathLike[str]) -> bool:

@@ -27,7 +27,7 @@ class Teacher(Protocol):
         ...
 
     def see(self, batch: Batch) -> Seen:
-        """What it shows of the first view of a batch."""
+        """What it shows of the first view of a batch, or of this process's part of it."""
         ...
 
 

@@ -103,12 +103,17 @@ class Network(nn.Module):
     def features(self, pixels: Tensor, want_maps: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Penultimate features [B, D] in float32, and the stage maps where asked for."""
         features, maps = cast(Backbone, self.backbone)(self.normalise(pixels), want_maps)
-        return features.float(), maps
+        return lift_half(features), maps
 
     def forward(self, pixels: Tensor, want_maps: bool = False) -> Output:
         """Raw-scale pixels [B, 3, H, W] -> logits, features and, where asked for, maps."""
         features, maps = self.features(pixels, want_maps)
-        return Output(self.head(features).float(), features, maps)
+        return Output(lift_half(self.head(features)), features, maps)
+
+
+def lift_half(values: Tensor) -> Tensor:
+    """Values in float32 at least: half precision is lifted, float64 stays."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 class NoHead(nn.Module):

@@ -86,10 +86,11 @@ def show_and_guess(
         [B, K] sharpened guesses, or None.
     """
     output = network(batch.images)
-    judge.remember(batch.index, output.logits, output.features, log_prior)
-    logits = [output.logits]
+    first, features = batch.gather(output.logits, output.features)
+    judge.remember(batch.index, first, features, log_prior)
+    logits = [first]
     if config.guesses:
-        logits.append(network(batch.views[1]).logits)
+        logits += batch.gather(network(batch.views[1]).logits)
     # Weights that autocast lowered in here know no gradient; older versions of torch would use them again.
     torch.clear_autocast_cache()
     if not config.guesses:
@@ -126,9 +127,12 @@ def learn_mixed(
     Returns:
         The terms classification, and guess and prior where asked for.
     """
-    share = torch.distributions.Beta(config.mixup, config.mixup).sample().item()
-    partner = torch.randperm(len(batch), device=batch.index.device)
-    logits = network(mix(batch.images, partner, share)).logits
+    with batch.group.same_draws():
+        share = torch.distributions.Beta(config.mixup, config.mixup).sample().item()
+        partner = torch.randperm(len(batch), device=batch.index.device)
+    (pictures,) = batch.gather(batch.images)  # a partner may be in the part of another process
+    mixed = batch.take_part(mix(pictures, partner, share))
+    (logits,) = batch.gather(network(mixed).logits)
     sides = ((share, slice(None)), (1 - share, partner))
 
     def average(values: list[Tensor], trust: Tensor) -> Tensor:

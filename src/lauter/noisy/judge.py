@@ -137,8 +137,8 @@ class Judge:
             features: [B, D].
             log_prior: [K] with which the network learns, its own judge's or another's.
         """
-        self._latest[index] = (logits.detach() + log_prior).softmax(1)
-        self._features[index] = features.detach()
+        self._latest[index] = (logits.detach() + log_prior).softmax(1).to(self._latest.dtype)
+        self._features[index] = features.detach().to(self._features.dtype)
 
     def close_epoch(self, epoch: int, seen: Predictions, log_prior: Tensor | None = None) -> dict[str, float]:
         """Renew beliefs and judge every label again.

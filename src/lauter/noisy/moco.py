@@ -40,10 +40,15 @@ class MomentumEncoder:
         self._source = encoder
 
     @torch.no_grad()
-    def make_keys(self, pixels: Tensor) -> Tensor:
-        """Keys [B, d] of raw-scale pixels [B, 3, H, W]; the groups are drawn from torch's generator."""
+    def make_keys(self, pixels: Tensor, processes: int = 1) -> Tensor:
+        """Keys [B, d] of raw-scale pixels [B, 3, H, W]; the groups are drawn from torch's generator.
+
+        Args:
+            pixels: of the whole batch, or of this process's part.
+            processes: how many have a part; they share the groups out.
+        """
         order = torch.randperm(len(pixels), device=pixels.device)
-        groups = max(1, min(GROUPS, len(pixels) // SMALLEST_GROUP))
+        groups = max(1, min(-(-GROUPS // processes), len(pixels) // SMALLEST_GROUP))
         keys = torch.cat([self.shadow(pixels[group]) for group in order.tensor_split(groups)])
         return keys[order.argsort()]
 

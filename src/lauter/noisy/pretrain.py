@@ -1,7 +1,7 @@
 """Self-supervised pretraining: features that owe nothing to a doubtful label."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from lauter.data.batches import Batch, ImageBatches
 from lauter.errors import ConfigError
 from lauter.losses.contrastive import info_nce_queue, nt_xent
 from lauter.models import Network, count_flops
+from lauter.models.network import lift_half
 from lauter.noisy.moco import KeyQueue, MomentumEncoder, limit_queue
 from lauter.noisy.monitor import NeighbourMonitor
 from lauter.training.schedule import OptimizerConfig
@@ -87,10 +88,10 @@ class Encoder(nn.Module):
         self.projector = projector
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Raw-scale pixels [B, 3, H, W] -> projections [B, d] in float32."""
+        """Raw-scale pixels [B, 3, H, W] -> projections [B, d] in float32 at least."""
         features, _ = self.network.features(pixels)
         projections: Tensor = self.projector(features)
-        return projections.float()
+        return lift_half(projections)
 
 
 class SelfSupervisedStage(Stage):
@@ -103,6 +104,7 @@ class SelfSupervisedStage(Stage):
         monitor: follows the features while they are learnt; None does not.
     """
 
+    shares: ClassVar[bool] = True
     passes: float = 3
     """Forward passes that a view costs; a backward pass is two of them."""
 
@@ -143,7 +145,7 @@ class SimCLRStage(SelfSupervisedStage):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """NT-Xent over the projections of both views."""
-        first, second = self.encoder(torch.cat(batch.views)).chunk(2)
+        first, second = batch.gather(*self.encoder(torch.cat(batch.views)).chunk(2))
         return {"nt_xent": nt_xent(first, second, self.temperature)}
 
 
@@ -183,10 +185,12 @@ class MoCoStage(SelfSupervisedStage):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """InfoNCE of the first view's projection, its key being the second view's."""
         query = self.encoder(batch.views[0])
-        key = self.follower.make_keys(batch.views[1])
-        self._newest = key, batch.index
-        own = self.queue.own(batch.index)
-        return {"info_nce": info_nce_queue(query, key, self.queue.keys, self.temperature, own=own)}
+        key = self.follower.make_keys(batch.views[1], batch.group.size)
+        own = self.queue.own(batch.own)
+        values = info_nce_queue(query, key, self.queue.keys, self.temperature, own=own)
+        values, keys = batch.gather(values, key)
+        self._newest = keys.detach(), batch.index
+        return {"info_nce": values}
 
     def after_step(self) -> None:
         """Move the momentum network; the keys of this step become negatives of the next ones."""

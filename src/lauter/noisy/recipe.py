@@ -75,7 +75,7 @@ def train_robustly(setup: Setup, network: Network, config: NoisyConfig, *, prefi
 def _warm_up(setup: Setup, network: Network, config: NoisyConfig, name: str) -> Judge:
     """The network's first predictions, and the judge who begins with them."""
     features, probabilities = run_warmup(setup, network, config.warmup, name=name)
-    return Judge(
+    judge = Judge(
         setup.data,
         setup.train,
         setup.holdout,
@@ -86,6 +86,10 @@ def _warm_up(setup: Setup, network: Network, config: NoisyConfig, name: str) -> 
         epochs=config.robust.epochs,
         prior_correction=config.robust.prior_correction,
     )
+    group = setup.loop.runtime.group
+    if group.size > 1:  # every process judged; on different machines they might not agree to the last bit
+        judge.load_state(group.tell(judge.state()))
+    return judge
 
 
 def _copy_with_fresh_head(setup: Setup, network: Network) -> Network:

@@ -1,7 +1,7 @@
 """Robust training: the whole network, on labels that are judged anew after every epoch."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -69,6 +69,8 @@ class RobustStage(TrackedStage):
         name: of the stage.
     """
 
+    shares: ClassVar[bool] = True
+
     def __init__(
         self,
         network: Network,
@@ -123,21 +125,28 @@ class RobustStage(TrackedStage):
             progress = self._epoch / self.config.epochs
             return learn_mixed(network, batch, targets, weights, guesses, heeded.log_prior, foes, progress)
         output = network(batch.images)
-        judge.remember(batch.index, output.logits, output.features, heeded.log_prior)
-        values = cross_entropy(output.logits, targets, log_prior=heeded.log_prior)
+        logits, features = batch.gather(output.logits, output.features.detach())
+        judge.remember(batch.index, logits, features, heeded.log_prior)
+        values = cross_entropy(logits, targets, log_prior=heeded.log_prior)
         terms = {"classification": mean_over(values, weights)}
         if foes.prior_penalty:
-            terms["prior"] = penalise_prior(output.logits + heeded.log_prior)
+            terms["prior"] = penalise_prior(logits + heeded.log_prior)
         return terms
 
     def end_epoch(self, epoch: int) -> dict[str, float]:
-        """Follow the network, then let every judge renew its beliefs."""
+        """Follow the network, then let every judge renew its beliefs.
+
+        Of several processes the first one judges; the others take its state over.
+        """
         seen = self.tracker.follow(self.evaluated)
+        group = self.tracker.watch.runtime.group
         # Each was trained with the prior of the judge it heeds, which must be read before that one moves on.
         priors = [judge.log_prior for _, judge in reversed(self._pairs)]
-        judged = self.judge.close_epoch(epoch, seen, priors[0])
+        judged = self.judge.close_epoch(epoch, seen, priors[0]) if group.leads else {}
         for (network, judge), prior in zip(self._pairs[1:], priors[1:], strict=True):
-            judge.close_epoch(epoch, self.tracker.watch.see_holdout(network), prior)
+            seen = self.tracker.watch.see_holdout(network)
+            if group.leads:
+                judge.close_epoch(epoch, seen, prior)
         return {self.tracker.measure: self.tracker.scores[-1], **judged}
 
     def state(self) -> dict[str, Any]:

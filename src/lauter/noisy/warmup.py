@@ -5,7 +5,7 @@ wrong labels. The usual way, some epochs of the whole network, and none at all s
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -156,6 +156,8 @@ def _train_head(
 class WarmupStage(Stage):
     """Cross-entropy of a linear head on stored features, prior-corrected where a prior is given.
 
+    It is so cheap that every one of several processes computes all of it.
+
     Args:
         head: maps features [B, D] to logits [B, K].
         features: float32 [N, D] of all images.
@@ -167,6 +169,8 @@ class WarmupStage(Stage):
         seed: decides the order.
         name: of the stage.
     """
+
+    shares: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -85,7 +85,7 @@ class Checkpoints:
             return Position(), {}, None
         way_out = "delete that file to train the stage again, or start in another directory"
         try:
-            saved = torch.load(path, map_location=_put_back(device), weights_only=True)
+            saved = torch.load(path, map_location=put_back(device), weights_only=True)
         except Exception as error:  # torch's own words advise to load it with code execution
             raise RunError(
                 f"checkpoint {path} is damaged: it cannot be read ({type(error).__name__}); {way_out}"
@@ -106,7 +106,7 @@ class Checkpoints:
         return Position(epoch, step, complete), saved["sums"], saved["threads"]
 
 
-def _put_back(device: torch.device) -> Callable[[Any, str], Any]:
+def put_back(device: torch.device) -> Callable[[Any, str], Any]:
     """Where loaded tensors go: those of the processor's memory stay there, all others go to ``device``."""
 
     def place(storage: Any, location: str) -> Any:

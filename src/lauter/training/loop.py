@@ -10,10 +10,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lauter.data.counters import derive_seed
-from lauter.errors import NonFiniteLossError
+from lauter.data.group import Group
+from lauter.errors import ConfigError, NonFiniteLossError, RunError
 from lauter.training.checkpoint import Checkpoints, Position
 from lauter.training.progress import Progress
 from lauter.training.runtime import Runtime
@@ -80,12 +82,14 @@ class Loop:
         """Train one stage to its end, continuing from its checkpoint where there is one.
 
         Raises:
+            ConfigError: several processes were launched, and the stage does not share its work.
             NonFiniteLossError: a term or a weight became NaN or infinite.
             Interrupted: Ctrl-C; a checkpoint was written.
-            RunError: a checkpoint cannot be written or read.
+            RunError: a checkpoint cannot be written or read, or another process has stopped.
         """
         self._prepare(stage)
         position, sums, threads = self.checkpoints.load(stage, self.runtime.device)
+        self._check_same(stage, position)
         cost = self.costs[stage.name] = Cost(**sums.pop("cost", {}))
         if position.complete:
             return
@@ -95,21 +99,44 @@ class Loop:
                 f"{torch.get_num_threads()}; the last bits of its weights may differ"
             )
         devices = [self.runtime.device] if self.runtime.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), _stop_signal() as stop:
+        together = self.runtime.common_norms(stage.modules.values())
+        with torch.random.fork_rng(devices), _stop_signal(self.group.size > 1) as stop, together:
             for epoch in range(position.epoch, stage.epochs):
                 first_step = position.step if epoch == position.epoch else 0
                 self._run_epoch(stage, epoch, first_step, sums, cost, stop)
                 done = epoch + 1 == stage.epochs or stage.finished(epoch)
                 self._save(stage, Position(epoch + 1, 0, complete=done), {}, cost)
-                if stop.is_set():
+                if any(self.group.agree(stop.is_set(), now=True)):
                     raise Interrupted(stage.name)
                 sums = {}
                 if done:
                     break
 
+    @property
+    def group(self) -> Group:
+        """The processes that take every step together."""
+        return self.runtime.group
+
     def _prepare(self, stage: Stage) -> None:
+        if self.group.size > 1 and not stage.shares:
+            raise ConfigError(
+                f"stage {stage.name!r} ({type(stage).__name__}) does not share its steps, and "
+                f"{self.group.size} processes were launched; start it without torchrun"
+            )
         for module in stage.modules.values():
             self.runtime.place(module)
+        # The same seeds gave the same weights; of other machines or files one does not know.
+        self.group.align_(value for module in stage.modules.values() for value in _values_of(module))
+
+    def _check_same(self, stage: Stage, position: Position) -> None:
+        """Check that all processes found the same checkpoint."""
+        found = self.group.collect((position.epoch, position.step, position.complete))
+        if any(place != found[0] for place in found):
+            raise RunError(
+                f"the processes found different checkpoints of stage {stage.name!r} in "
+                f"{self.checkpoints.directory} (epoch, step and whether it is complete, by process: "
+                f"{', '.join(map(str, found))}); the run's directory must be one that all machines share"
+            )
 
     def _run_epoch(
         self,
@@ -149,8 +176,7 @@ class Loop:
             self.progress.step(
                 stage.name, epoch, stage.epochs, (step + 1) / steps, meter.describe(), rate, left
             )
-            late = now - saved > self.checkpoint_seconds
-            stopping = stop.is_set()
+            late, stopping = self.group.agree(now - saved > self.checkpoint_seconds, stop.is_set())
             if (late or stopping) and step + 1 < steps:
                 meter.settle()
                 self._check(stage, epoch, meter)
@@ -161,7 +187,8 @@ class Loop:
         meter.settle()
         self._check(stage, epoch, meter)
         self._seed(stage, epoch, "end")
-        metrics = stage.end_epoch(epoch)
+        self._average_norms(stage)
+        metrics = self._tell_end(stage, stage.end_epoch(epoch))
         cost.take_further(stage)
         seconds = time.monotonic() - began
         cost.seconds = spent + seconds
@@ -176,8 +203,26 @@ class Loop:
         self.progress.epoch(record, stage.epochs)
 
     def _seed(self, stage: Stage, epoch: int, moment: int | str) -> None:
-        """Derive torch's random state anew, so that a resumed step (or begin, or end) draws the same."""
-        torch.manual_seed(derive_seed(self.seed, stage.name, epoch, moment))
+        """Derive torch's random state anew, so that a resumed step (or begin, or end) draws the same.
+
+        Networks draw (dropout) in every process for itself; process 0 draws as one process would.
+        """
+        own = (self.group.rank,) if self.group.rank else ()
+        torch.manual_seed(derive_seed(self.seed, stage.name, epoch, moment, *own))
+
+    def _average_norms(self, stage: Stage) -> None:
+        """Bring the running statistics of all processes together: each saw its parts of the batches alone."""
+        self.group.average_(value for module in stage.modules.values() for value in _statistics_of(module))
+
+    def _tell_end(self, stage: Stage, metrics: dict[str, float]) -> dict[str, float]:
+        """Let all processes go on with what process 0 measured and decided after an epoch."""
+        if self.group.size == 1:
+            return metrics
+        numbers = {name: float(value) for name, value in metrics.items()}
+        told, state = self.group.tell((numbers, stage.state()))
+        if not self.group.leads:
+            stage.load_state(state)
+        return told
 
     def _step(self, stage: Stage, terms: dict[str, Tensor], overall: int, total_steps: int) -> None:
         total = sum(value * stage.weights.get(name, 1.0) for name, value in terms.items())
@@ -187,6 +232,7 @@ class Loop:
             set_lr(part.optimizer, part.config, overall, total_steps)
             part.optimizer.zero_grad(set_to_none=True)
         self.runtime.fabric.backward(total)
+        self.group.average_(_gradients_of(stage))
         if stage.clip:
             torch.nn.utils.clip_grad_norm_(stage.clipped_parameters(), stage.clip)
         for part in stage.trained:
@@ -216,7 +262,9 @@ class Loop:
             if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
                 epoch = position.epoch if position.step else position.epoch - 1
                 self._give_up(stage, epoch, f"the weights of {name!r} are not finite any more")
-        self.checkpoints.save(stage, position, {**sums, "cost": vars(cost).copy()})
+        self._average_norms(stage)
+        if self.group.leads:
+            self.checkpoints.save(stage, position, {**sums, "cost": vars(cost).copy()})
 
 
 class _Meter:
@@ -258,21 +306,45 @@ class _Meter:
         return "  ".join(f"{name} {value:.3f}" for name, value in self.means().items())
 
 
+def _values_of(module: nn.Module) -> Iterator[Tensor]:
+    yield from (parameter.detach() for parameter in module.parameters())
+    yield from module.buffers()
+
+
+def _statistics_of(module: nn.Module) -> Iterator[Tensor]:
+    """Running means and variances of batch normalisation."""
+    for part in module.modules():
+        if isinstance(part, _BatchNorm):
+            yield from (value for value in (part.running_mean, part.running_var) if value is not None)
+
+
+def _gradients_of(stage: Stage) -> Iterator[Tensor]:
+    for part in stage.trained:
+        for group in part.optimizer.param_groups:
+            yield from (weight.grad for weight in group["params"] if weight.grad is not None)
+
+
 @contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a request to stop after this step; a second one stops at once."""
+def _stop_signal(launched: bool) -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a request to stop after this step; a second one stops at once.
+
+    A launcher hands signals on to all processes it ``launched``, Ctrl-C as well as SIGTERM, and ends them
+    itself where they take too long: there every signal is such a request.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if event.is_set():
+        if event.is_set() and not launched:
             raise KeyboardInterrupt
         event.set()
 
-    before = signal.signal(signal.SIGINT, ask)
+    signals = (signal.SIGINT, signal.SIGTERM) if launched else (signal.SIGINT,)
+    before = [(number, signal.signal(number, ask)) for number in signals]
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before:
+            signal.signal(number, handler)

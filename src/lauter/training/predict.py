@@ -1,4 +1,8 @@
-"""The one inference pass that beliefs, features, banks and evaluation all use."""
+"""The one inference pass that beliefs, features, banks and evaluation all use.
+
+Several processes share it: they take turns by whole batches, and all get all predictions. So an image is in
+the same company as with one process, and its predictions are the same bit for bit.
+"""
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -6,13 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lauter.data.batches import read_in_order
 from lauter.data.dataset import Images, Int64s
+from lauter.data.group import Group
 from lauter.data.views import IDENTITY, ViewRecipe
-from lauter.models.network import Network
+from lauter.models.network import Network, Output
 from lauter.training.runtime import Runtime
 
 
@@ -51,7 +57,7 @@ def predict(
         runtime: device and precision.
         index: rows to predict, all where None.
         image_size: side of the pictures handed to the network; its own input size where None.
-        batch_size: images at a time.
+        batch_size: images at a time, in each process.
         view: (recipe, seed, view number) of the pictures, the same as in training; the unchanged image by
             default.
 
@@ -86,21 +92,38 @@ def stream_predictions(
         runtime: device and precision.
         index: rows to predict, all where None.
         image_size: side of the pictures handed to the network; its own input size where None.
-        batch_size: images at a time.
+        batch_size: images at a time, in each process.
         view: (recipe, seed, view number) of the pictures.
 
     Yields:
-        Predictions of each batch of ``index``, in its order, on the host.
+        Predictions of each batch of ``index``, of all processes together, in its order, on the host.
     """
     rows = np.arange(len(images)) if index is None else np.asarray(index, dtype=np.int64)
     size = image_size or network.input_spec.size
     runtime.place(network)
     with eval_mode(network):
-        workers = runtime.config.workers
-        for batch in read_in_order(images, rows, batch_size, size, runtime.device, workers, view):
+        workers, group = runtime.config.workers, runtime.group
+        together, first = batch_size * group.size, batch_size * group.rank
+        rounds = [rows[start : start + together] for start in range(0, len(rows), together)]
+        # Every process takes as many batches, so that what is split over them runs in step.
+        own = [part[first : first + batch_size] if first < len(part) else part[:1] for part in rounds]
+        index = np.concatenate([rows[:0], *own])
+        read = read_in_order(images, index, batch_size, size, runtime.device, workers, view)
+        for part, batch in zip(rounds, read, strict=True):
             with runtime.autocast():
                 output = network(batch.images)
-            yield Predictions(output.logits.float().cpu(), output.features.float().cpu())
+            logits, features = _gather_batches(output, group, batch_size, len(part))
+            yield Predictions(logits.float().cpu(), features.float().cpu())
+
+
+def _gather_batches(output: Output, group: Group, batch_size: int, count: int) -> tuple[Tensor, Tensor]:
+    """Logits and features of one batch of every process; only the last batches may be shorter."""
+    if group.size == 1:
+        return output.logits, output.features
+    short = batch_size - len(output.logits)
+    whole = [F.pad(values, (0, 0, 0, short)) for values in (output.logits, output.features)]
+    logits, features = group.gather(whole, batch_size * group.size)
+    return logits[:count], features[:count]
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""Processes: this process's place among several that share one pass over the images.
+"""Processes: this process's place among several that a launcher started together.
 
 A launcher such as torchrun starts the same command several times, on one machine or on many, and tells each
-process its place by environment variables. Such processes never talk to each other here: each does its share
+process its place by environment variables. Training takes its steps in a group that talks
+(:mod:`lauter.training.process_group`). Features for an audit need no such group: each process does its share
 and leaves the result in a folder that all of them see.
 """
 
@@ -20,17 +21,25 @@ class Processes:
         rank: number of this process, from 0. Process 0 leads: it gathers what all made and goes on alone.
         size: how many processes there are.
         local_rank: number of this process on its machine, which is also the number of its accelerator.
+        local_size: how many of them run on its machine; the launcher gives every machine as many. 0 where it
+            did not say.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.size or self.local_rank < 0:
             raise ConfigError(
                 f"a process's rank must be in 0..size-1 and its local rank 0 or more, not rank {self.rank} "
                 f"of {self.size} with local rank {self.local_rank}"
+            )
+        if self.local_size and self.size % self.local_size:
+            raise ConfigError(
+                f"every machine must run as many processes as the others, not {self.local_size} here of "
+                f"{self.size} in all; give torchrun the same --nproc-per-node everywhere"
             )
 
     @property
@@ -40,7 +49,9 @@ class Processes:
 
 
 def read_processes(environment: Mapping[str, str] | None = None) -> Processes:
-    """The place that a launcher gave this process: WORLD_SIZE, RANK and LOCAL_RANK; alone without them.
+    """The place that a launcher gave this process; alone without one.
+
+    It stands in WORLD_SIZE, RANK, LOCAL_RANK and LOCAL_WORLD_SIZE.
 
     Args:
         environment: where they stand; the process's own environment where None.
@@ -54,9 +65,9 @@ def read_processes(environment: Mapping[str, str] | None = None) -> Processes:
 
     Example:
         >>> read_processes({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"})
-        Processes(rank=3, size=4, local_rank=1)
+        Processes(rank=3, size=4, local_rank=1, local_size=0)
         >>> read_processes({})
-        Processes(rank=0, size=1, local_rank=0)
+        Processes(rank=0, size=1, local_rank=0, local_size=0)
     """
     given = os.environ if environment is None else environment
     size = count_processes(given)
@@ -64,7 +75,8 @@ def read_processes(environment: Mapping[str, str] | None = None) -> Processes:
         return Processes()
     if "RANK" not in given:
         raise ConfigError(f"WORLD_SIZE is {size} but RANK is not set; start every process with its own RANK")
-    return Processes(_read_number(given, "RANK", 0), size, _read_number(given, "LOCAL_RANK", 0))
+    rank, local_rank = _read_number(given, "RANK", 0), _read_number(given, "LOCAL_RANK", 0)
+    return Processes(rank, size, local_rank, _read_number(given, "LOCAL_WORLD_SIZE", 0))
 
 
 def count_processes(environment: Mapping[str, str] | None = None) -> int:

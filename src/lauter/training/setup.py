@@ -82,6 +82,7 @@ class Setup:
             cycle=cycle,
             device=self.loop.runtime.device,
             workers=self.loop.runtime.config.workers,
+            group=self.loop.runtime.group,
         )
 
     def track(self) -> Tracker:

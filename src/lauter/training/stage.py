@@ -7,7 +7,7 @@ mimicking and every rival are stages; none has a loop of its own.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,12 @@ class Trained:
 class Stage:
     """One part of a training run. Subclass, or use as it is with a loss of your own.
 
+    Several processes may take its steps together. Each then sees its own part of every batch, and the loss is
+    that of the whole: what networks give for the parts is put together (:meth:`Batch.gather`) before anything
+    is averaged, compared or remembered. A stage that does so says it (``shares``); others are refused there.
+
     Attributes:
+        shares: whether its loss is that of the whole batch when processes have parts of it.
         name: unique in the run; names its checkpoint and its lines in metrics.jsonl.
         epochs: how many; a stage may stop before (:meth:`finished`).
         batches: what it trains on.
@@ -55,6 +60,8 @@ class Stage:
         further_images: images counted beside those (:meth:`count`) since the loop last took them in.
         further_flops: their operations.
     """
+
+    shares: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """Supervised training with labels as they are: the baseline that everything else is set beside."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -52,6 +53,8 @@ class SupervisedStage(TrackedStage):
         log_prior: [K] for prior-corrected (logit-adjusted) cross-entropy; plain where None.
     """
 
+    shares: ClassVar[bool] = True
+
     def __init__(
         self,
         name: str,
@@ -78,5 +81,6 @@ class SupervisedStage(TrackedStage):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy, averaged over the labelled images of the batch."""
         labels = self.labels[batch.index]
-        values = cross_entropy(self.network(batch.images).logits, labels, log_prior=self.log_prior)
+        (logits,) = batch.gather(self.network(batch.images).logits)
+        values = cross_entropy(logits, labels, log_prior=self.log_prior)
         return {"classification": mean_over(values, (labels >= 0).float())}

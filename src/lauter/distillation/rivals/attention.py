@@ -43,6 +43,7 @@ class AttentionTransfer(Method):
     """
 
     needs: frozenset[Part] = frozenset({"maps"})
+    by_image = True
 
     def __init__(self, config: AttentionTransferConfig, lesson: Lesson) -> None:
         super().__init__({"attention": config.beta, "classification": config.gamma})

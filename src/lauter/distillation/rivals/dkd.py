@@ -48,6 +48,7 @@ class DKD(Method):
     """
 
     needs: frozenset[Part] = frozenset({"logits"})
+    by_image = True
 
     def __init__(self, config: DKDConfig, lesson: Lesson) -> None:
         super().__init__({"dkd": 1.0, "classification": config.gamma})

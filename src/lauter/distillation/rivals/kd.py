@@ -42,6 +42,7 @@ class KD(Method):
     """
 
     needs: frozenset[Part] = frozenset({"logits"})
+    by_image = True
 
     def __init__(self, config: KDConfig, lesson: Lesson) -> None:
         super().__init__({"kd": config.beta, "classification": config.gamma})

@@ -27,6 +27,7 @@ class NoTeacher(Method):
     """Learns nothing from the teacher, whatever it shows. Images without a believed label teach nothing."""
 
     needs: frozenset[Part] = frozenset()
+    by_image = True
 
     def __init__(self, config: NoTeacherConfig, lesson: Lesson) -> None:
         super().__init__({"classification": config.gamma})

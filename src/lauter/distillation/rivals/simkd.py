@@ -47,6 +47,7 @@ class SimKD(Method):
     """
 
     head = "teacher"
+    by_image = True
 
     def __init__(self, config: SimKDConfig, lesson: Lesson) -> None:
         super().__init__({"alignment": config.beta, "classification": 0.0})

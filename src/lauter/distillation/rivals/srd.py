@@ -54,6 +54,7 @@ class SRD(Method):
     """
 
     head = "embedded"
+    by_image = True
     classifier: Tensor
 
     def __init__(self, config: SRDConfig, lesson: Lesson) -> None:

@@ -46,6 +46,8 @@ class L2(Method):
     Source: timm's FeatureDistillationTask, which names no paper.
     """
 
+    by_image = True
+
     def __init__(self, config: L2Config, lesson: Lesson) -> None:
         super().__init__({"l2": config.beta, "classification": config.gamma})
         student = lesson.student

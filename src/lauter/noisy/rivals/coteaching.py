@@ -132,7 +132,8 @@ class CoTeachingStage(RivalStage):
         """The terms ``first`` and ``second``, one value per image that the other network picks."""
         output, labels = self.see(batch)
         first = cross_entropy(output.logits, labels)
-        second = cross_entropy(self.second(batch.images).logits, labels)
+        (logits,) = batch.gather(self.second(batch.images).logits)
+        second = cross_entropy(logits, labels)
         self.seen[batch.index] = (first.detach() + second.detach()) / 2
         return {
             "first": first[pick_small_losses(second, self.kept_share)],

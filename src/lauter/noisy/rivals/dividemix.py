@@ -1,7 +1,7 @@
 """DivideMix: two networks, each of which learns by MixMatch from a division that the other one made."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -133,6 +133,8 @@ class DivideMixStage(RivalStage):
         config: thresholds and weights.
         ground: what every method gets.
     """
+
+    shares: ClassVar[bool] = False  # which pictures a network guesses differs from step to step
 
     def __init__(self, config: DivideMixConfig, ground: Ground) -> None:
         pair = NetworkPair(ground.build("first"), ground.build("second"))

@@ -66,8 +66,11 @@ class MixupStage(RivalStage):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The term ``classification`` [B]."""
-        partners, share = draw_mix(len(batch), self.config.alpha)
+        with batch.group.same_draws():
+            partners, share = draw_mix(len(batch), self.config.alpha)
         partners = partners.to(self.device)
         given = F.one_hot(self.labels[batch.index], self.num_classes).float()
-        logits = self.network(mix(batch.images, partners, share)).logits
+        (pictures,) = batch.gather(batch.images)  # a partner may be in the part of another process
+        mixed = batch.take_part(mix(pictures, partners, share))
+        (logits,) = batch.gather(self.network(mixed).logits)
         return {"classification": cross_entropy(logits, mix(given, partners, share))}

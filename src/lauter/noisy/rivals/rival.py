@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,8 @@ class RivalStage(TrackedStage):
         passes: forward passes that a view costs, a backward pass being two of them.
     """
 
+    shares: ClassVar[bool] = True
+
     def __init__(
         self,
         ground: Ground,
@@ -80,5 +83,7 @@ class RivalStage(TrackedStage):
         self.train_with(network.parameters(), ground.training.optimizer)
 
     def see(self, batch: Batch) -> tuple[Output, Tensor]:
-        """The network's output for the first view, and the given labels [B]."""
-        return self.network(batch.images), self.labels[batch.index]
+        """The network's output for the first view, and the given labels [B], of the whole batch."""
+        output = self.network(batch.images)
+        logits, features = batch.gather(output.logits, output.features)
+        return Output(logits, features), self.labels[batch.index]
