@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lauter.data.dataset import ImageFault, Images, Int64s, Pixels, ResidentImages
+from lauter.data.dataset import ImageFault, Images, Int64s, Pixels, ResidentImages, Share
 from lauter.data.images import (
     MAX_ASPECT,
     MAX_PIXELS,
@@ -74,6 +74,19 @@ class EncodedImages:
             return decode_image(self.cells[int(self.rows[index])], max_pixels=self.max_pixels)
         except ImageError as error:
             raise ImageError(error.fault, f"{self.ids[index]}: {error.detail}") from error
+
+    def read_interleaved(self, index: int, share: Share) -> Pixels:
+        """One image as the decoder gives it, uint8 [H, W, 3].
+
+        Raises:
+            ImageError: as of :meth:`read`.
+        """
+        cell = self.cells[int(self.rows[index])]
+        try:
+            image, _ = open_rgb(cell, self.max_pixels)
+        except ImageError as error:
+            raise ImageError(error.fault, f"{self.ids[index]}: {error.detail}") from error
+        return np.asarray(image)
 
     def stamp(self, index: int) -> str:
         """Size and time of change of the image's file, or length and checksum of its bytes.
