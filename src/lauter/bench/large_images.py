@@ -1,7 +1,7 @@
 """How fast photographs come from disk: folder and Parquet, against torchvision's way of training on ImageNet.
 
-All ways end with the same thing: a batch of random crops of 224 pixels, flipped or not, normalised, float32, in
-the training process. The reference is the transform and the loader of torchvision's classification
+All ways end with the same thing: a batch of random crops of 224 pixels, flipped or not, normalised, float32,
+in the training process. The reference is the transform and the loader of torchvision's classification
 reference with Pillow as backend, written here from its description.
 """
 
@@ -32,7 +32,7 @@ from lauter.data.opening import open_dataset
 from lauter.data.sources.cells import ParquetCells
 from lauter.data.sources.table import find_shards
 from lauter.data.views import supervised_view
-from lauter.errors import DataError
+from lauter.errors import DataError, RunError
 from lauter.files import atomic_path
 from lauter.models.network import InputSpec, Network
 
@@ -65,8 +65,8 @@ def lay_out_photos(source: Path, work: Path, copies: int = COPIES) -> Photos:
     """Write photographs as files and as a Parquet file of small row groups, encoded as they are.
 
     Args:
-        source: a folder of Parquet shards in the Hugging Face layout with a column image; its splits
-            become class folders.
+        source: a folder of Parquet shards in the Hugging Face layout with a column image. Of its splits all
+            photographs are taken, into two class folders by turns.
         work: where they are written; files that are there already are taken.
         copies: of every photograph.
 
@@ -83,7 +83,7 @@ def lay_out_photos(source: Path, work: Path, copies: int = COPIES) -> Photos:
             if not cell:
                 raise DataError(f"{source}: image {number} of split {split!r} is no encoded image")
             for copy in range(copies):
-                path = folder / split / f"{copy}-{number:06d}.jpg"
+                path = folder / ("even", "odd")[number % 2] / f"{split}-{number:06d}-{copy}.jpg"
                 if not path.exists():
                     with atomic_path(path) as temporary:
                         temporary.write_bytes(cell)
@@ -178,7 +178,7 @@ def open_way(way: str, photos: Photos, workers: int) -> Callable[[int], None]:
         return _open_reference(photos.folder, workers)
     images: Images
     if way == "folder":
-        images = open_dataset(photos.folder, split=None, class_names=_class_names(photos.folder)).images
+        images = open_dataset(photos.folder, min_per_class=1).images
     else:
         cells = ParquetCells([photos.shard], "image", photos.shard.parent)
         cells.kept_bytes = 0
@@ -196,13 +196,19 @@ def open_way(way: str, photos: Photos, workers: int) -> Callable[[int], None]:
 
 
 def measure_peak(way: str, photos: Photos, workers: int) -> float:
-    """Peak memory of one epoch in MiB: the growth of a process of its own and its workers."""
+    """Peak memory of one epoch in MiB: the growth of a process of its own and its workers.
+
+    Raises:
+        RunError: that process failed.
+    """
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
     process = context.Process(target=_watch_epoch, args=(way, photos, workers, answers))
     process.start()
-    peak: float = answers.get()
     process.join()
+    if process.exitcode:
+        raise RunError(f"the epoch of {way} whose memory was to be measured ended with {process.exitcode}")
+    peak: float = answers.get()
     return peak
 
 
@@ -222,7 +228,7 @@ def _watch_epoch(way: str, photos: Photos, workers: int, answers: Any) -> None:
     finally:
         ended.set()
         watcher.join()
-        answers.put(max(0.0, peak - before))
+    answers.put(max(0.0, peak - before))
 
 
 class _NoBackbone(nn.Module):
@@ -257,10 +263,6 @@ def _open_reference(folder: Path, workers: int) -> Callable[[int], None]:
             pass
 
     return run
-
-
-def _class_names(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
 
 
 def _read_cells(files: list[Path]) -> list[bytes]:
