@@ -14,7 +14,7 @@ from lauter.data.sources.cells import ParquetCells
 from lauter.data.views import supervised_view
 
 
-def main(source: str, mib: int) -> None:
+def main(source: str, mib: int, workers: int) -> None:
     table.ENCODED_LIMIT = 0  # as if the column were larger than the 2 GiB that may be held
     ParquetCells.kept_bytes = 8 * 2**20
     recipe = supervised_view("objects", 224)
@@ -31,9 +31,9 @@ def main(source: str, mib: int) -> None:
         np.ones(2 * mib * 2**20, dtype=np.uint8)
     except MemoryError:
         print("refused")
-    batches = ImageBatches(data.images, np.arange(len(data)), 16, (recipe,), 224)
+    batches = ImageBatches(data.images, np.arange(len(data)), 16, (recipe,), 224, workers=workers)
     print(sum(len(batch.images) for batch in batches.epoch(0)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -44,8 +44,8 @@ def encode_noise(seed: int, height: int = 480, width: int = 640) -> bytes:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is on what Linux counts as data")
-@pytest.mark.parametrize("layout", ["folder", "parquet"])
-def test_an_epoch_over_more_than_the_memory(layout: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("layout", "workers"), [("folder", 0), ("parquet", 1)])
+def test_an_epoch_over_more_than_the_memory(layout: str, workers: int, tmp_path: Path) -> None:
     """Decoded, the images take three times what may be taken, and encoded more than that in Parquet."""
     cells = [encode_noise(seed) for seed in range(4)]
     assert PHOTOS * 640 * 480 * 3 > 3 * LIMIT_MIB * 2**20
@@ -67,7 +67,7 @@ def test_an_epoch_over_more_than_the_memory(layout: str, tmp_path: Path) -> None
             path = tmp_path / f"train-{shard:05d}-of-00002.parquet"
             pq.write_table(table, path, row_group_size=10, use_dictionary=False)
     script = Path(__file__).with_name("stream_under_limit.py")
-    words = [sys.executable, str(script), str(tmp_path), str(LIMIT_MIB)]
+    words = [sys.executable, str(script), str(tmp_path), str(LIMIT_MIB), str(workers)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["refused", str(PHOTOS)]

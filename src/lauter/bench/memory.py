@@ -34,7 +34,10 @@ def read_peak(device: torch.device) -> float:
 
 
 def read_tree_memory(pid: int) -> float:
-    """Resident memory of a process and all its descendants in MiB; what several share counts once.
+    """Memory of a process and all its descendants in MiB; what several of them share counts once.
+
+    Counted is what the processes wrote, alone or for each other. Pages of files, such as libraries, are not:
+    how many are in memory, and who else uses them, is the system's affair.
 
     Raises:
         RunError: this is no Linux, which alone tells.
@@ -50,5 +53,6 @@ def read_tree_memory(pid: int) -> float:
                 waiting += map(int, (thread / "children").read_text(encoding="ascii").split())
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended meanwhile
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        written = ("Pss_Anon:", "Pss_Shmem:")
+        total += sum(int(line.split()[1]) for line in lines if line.startswith(written))
     return total / 1024

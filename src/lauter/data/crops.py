@@ -1,7 +1,7 @@
 """Crops of streamed images: where a view lies in a picture, and how it is brought to its size.
 
 Boxes are whole pixels, and pixels are resampled by torch's antialiased bilinear filter on 8 bits, which is
-computed in integers: equal for every kind of processor, memory layout and number of threads.
+computed in integers: vector instructions, memory layout and number of threads change nothing.
 """
 
 import math
@@ -73,8 +73,8 @@ def resize_crop(picture: Pixels, box: Box, size: int, *, flip: bool = False) -> 
         uint8 [S, S, 3].
     """
     top, left, height, width = box
-    crop = picture[top : top + height, left : left + width].copy()
-    pixels = torch.from_numpy(crop).permute(2, 0, 1)[None]
+    crop = picture[None, top : top + height, left : left + width].copy()
+    pixels = torch.from_numpy(crop).permute(0, 3, 1, 2)  # channels_last, which the filter is fastest on
     if (height, width) != (size, size):
         pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)
     if flip:
