@@ -144,7 +144,9 @@ def test_streamed_pictures_are_decoded_once(
     for row, name in enumerate(data.ids):
         with Image.open(root / str(name)) as picture:
             expected = picture.convert("RGB").resize((24, 24), Image.Resampling.BILINEAR)
-        np.testing.assert_array_equal(held.images.read(row), np.asarray(expected).transpose(2, 0, 1))
+        # Pillow rounds to another level here and there.
+        found = held.images.read(row).transpose(1, 2, 0)
+        np.testing.assert_allclose(found.astype(int), np.asarray(expected), rtol=0, atol=1)
     assert hold_pictures(data, 24, runtime, Progress(), limit=100) is data
     assert hold_pictures(held, 24, runtime, Progress()) is held
 

@@ -238,8 +238,8 @@ def test_views_and_rows_that_are_not_there_are_refused(tmp_path: Path, build: Bu
     ("changed", "message"),
     [
         ({"view_seed": None}, "view_seed is 5, the bank's 11"),
-        ({"recipes": (RESIZED,)}, r"views is v1:.*area=\(0\.2, 0\.8\).*, the bank's v1:pad=2"),
-        ({"recipes": (PADDED, PADDED)}, "views is v1:.* and v1:.*, the bank's v1:pad=2"),
+        ({"recipes": (RESIZED,)}, r"views is v2:.*area=\(0\.2, 0\.8\).*, the bank's v2:pad=2"),
+        ({"recipes": (PADDED, PADDED)}, "views is v2:.* and v2:.*, the bank's v2:pad=2"),
         ({"image_size": 10}, "image_size is 10, the bank's 12"),
         ({"cycle": 0}, r"cycle is 0, and 1\.\.3 views are kept"),
         ({"cycle": 4}, r"cycle is 4, and 1\.\.3 views are kept"),
