@@ -1,5 +1,6 @@
 """The loop: runs stages one after the other. Everything in the project that trains goes through here."""
 
+import math
 import signal
 import threading
 import time
@@ -243,7 +244,7 @@ class _Meter:
     def settle(self) -> None:
         for step, names, values in self._waiting:
             numbers = dict(zip(names, values.tolist(), strict=True))
-            if self.broken is None and not bool(torch.isfinite(values).all()):
+            if self.broken is None and not all(map(math.isfinite, numbers.values())):
                 self.broken = (step, numbers)
             for name, number in numbers.items():
                 self.sums["counts"][name] = self.sums["counts"].get(name, 0) + 1
