@@ -26,8 +26,8 @@ class WeightAverage(Generic[Module]):
         self.steps = 0
         self.shadow: Module = copy.deepcopy(module)
         self.shadow.requires_grad_(False).eval()
-        # Where the tensors are kept is looked up once, which ones they are in every step: buffers change when a
-        # module moves. Walking through the modules in every step would take longer than the average itself.
+        # Where the tensors are kept is looked up once, which they are in every step: a module that moves gets
+        # new buffers. Walking through all modules in every step would take longer than the average itself.
         self._places = list(zip(_find_places(self.shadow), _find_places(module), strict=True))
 
     @torch.no_grad()

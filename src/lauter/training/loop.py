@@ -16,6 +16,7 @@ from torch import Tensor
 from lauter.data.counters import derive_seed
 from lauter.errors import NonFiniteLossError
 from lauter.training.checkpoint import Checkpoints, Position
+from lauter.training.compiling import decide_compiling
 from lauter.training.progress import Progress
 from lauter.training.runtime import Runtime
 from lauter.training.schedule import set_lr
@@ -111,6 +112,8 @@ class Loop:
     def _prepare(self, stage: Stage) -> None:
         for module in stage.modules.values():
             self.runtime.place(module)
+        if self.runtime.config.compile == "auto":
+            decide_compiling(stage, self.runtime, self.checkpoints, self.progress)
 
     def _run_epoch(
         self,

@@ -27,21 +27,24 @@ class RuntimeConfig:
         precision: auto (bf16 autocast where the processor has it), 32 or bf16.
         threads: processor threads of this process; 0 leaves torch's choice.
         workers: reading processes for images that stream from disk.
-        compile: compile backbones with torch.compile. The first steps then take up to minutes; it pays in
-            long runs of networks whose time goes into many small operations.
+        compile: whether backbones are compiled with torch.compile: true, false, or auto. Then each stage
+            times a few steps of its network both ways, keeps the faster one, says why, and writes the choice
+            beside its checkpoints. Compiling takes up to minutes; on a processor it often does not pay.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Precision = "auto"
     threads: int = 0
     workers: int = 2
-    compile: bool = False
+    compile: bool | Literal["auto"] = False
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda", "mps"):
             raise ConfigError(f"device must be auto, cpu, cuda or mps, not {self.device!r}")
         if self.precision not in ("auto", "32", "bf16"):
             raise ConfigError(f"precision must be auto, 32 or bf16, not {self.precision!r}")
+        if self.compile not in (True, False, "auto"):
+            raise ConfigError(f"compile must be true, false or auto, not {self.compile!r}")
         if self.threads < 0 or self.workers < 0:
             raise ConfigError(f"threads and workers must be 0 or more, not {self.threads} and {self.workers}")
 
@@ -65,7 +68,7 @@ class Runtime:
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         _check_device(self.config.device)
-        if self.config.compile:
+        if self.config.compile is True:
             _check_compiler(self.config.device)
         bf16 = self.config.precision == "bf16" or (
             self.config.precision == "auto" and has_bf16(self.config.device)
@@ -85,9 +88,9 @@ class Runtime:
         self.device: torch.device = self.fabric.device
 
     def place(self, module: nn.Module) -> None:
-        """Move a module to the device, in channels_last; compile its backbones where that was asked for."""
+        """Move a module to the device, in channels_last; compile its backbones where all shall be."""
         module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if not self.config.compile:
+        if self.config.compile is not True:
             return
         for part in module.modules():
             if isinstance(part, Network) and part.backbone._compiled_call_impl is None:
@@ -123,11 +126,16 @@ def has_bf16(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _check_compiler(device: str) -> None:
-    """torch.compile writes C++ for a processor; without a compiler it would fail at the first step."""
+def has_compiler(device: str) -> bool:
+    """Whether torch.compile finds what it needs: for a processor it writes C++, which must be compiled."""
     on_processor = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
     compilers = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
-    if on_processor and not any(shutil.which(compiler) for compiler in compilers if compiler):
+    return not on_processor or any(shutil.which(compiler) for compiler in compilers if compiler)
+
+
+def _check_compiler(device: str) -> None:
+    """Without a compiler torch.compile would fail at the first step."""
+    if not has_compiler(device):
         raise ConfigError(
             "compile was asked for, but there is no C++ compiler on the path (g++, clang++ or $CXX); "
             "install one or leave out --runtime.compile"
