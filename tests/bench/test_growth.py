@@ -87,7 +87,7 @@ def test_the_table_and_the_chart_show_every_part(tmp_path: Path) -> None:
 
 def test_a_line_of_the_chart_rises_with_the_cost() -> None:
     root = ET.fromstring(draw_growth({"data": [(1e4, 0.1), (1e6, 10.0)]}))
-    (path,) = [e for e in root.iter("{http://www.w3.org/2000/svg}path")]
+    (path,) = root.iter("{http://www.w3.org/2000/svg}path")
     (x_first, y_first), (x_last, y_last) = (
         tuple(map(float, point.split())) for point in path.attrib["d"].removeprefix("M").split(" L")
     )

@@ -74,7 +74,7 @@ class Ranges:
     def note_features(self, features: Tensor) -> None:
         """Let the backward pass say when it reaches these."""
         if features.requires_grad:
-            features.register_hook(self._reach)
+            features.register_hook(self._reach)  # type: ignore[no-untyped-call]
 
     def _reach(self, gradient: Tensor) -> None:
         self._wait()

@@ -71,7 +71,7 @@ def time_yardstick(
     """
     embed = nn.Identity() if embed is None else embed
     for module in (student.train(), embed, *(() if teacher is None else (teacher.eval(),))):
-        module.to(device, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        module.to(device, memory_format=torch.contiguous_format)
     parameters = [*student.parameters(), *embed.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=5e-4)
     began, seen, total = time.perf_counter(), 0, 0.0
