@@ -108,6 +108,7 @@ def open_test(
                 class_names=data.class_names,
                 min_per_class=0,
                 image_size=data.source.get("image_size"),
+                reduced_decoding=bool(data.source.get("reduced_decoding")),
                 **named,  # type: ignore[arg-type]
             )
         except LauterError as error:

@@ -162,12 +162,24 @@ def test_a_section_that_has_a_part_is_not_measured_again(
     assert seen[0] == seen[1] == [Record("speed", "x", "y", 0, "ratio", 2.0)]
 
 
+def test_large_images_are_measured_on_the_photographs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(speed, "measure_large_images", lambda *given: asked.append(given[:3]) or [])
+    request = SpeedRequest(None, tmp_path / "photos", tmp_path, RUNTIME, TINY)
+    assert measure_section("large", request) == []
+    assert asked == [(tmp_path / "photos", tmp_path / "large", 1)]
+
+
 def test_bad_requests_are_refused(tmp_path: Path) -> None:
     request = SpeedRequest(None, None, tmp_path)
     with pytest.raises(ConfigError, match="one of peak, data, student"):
         measure_section("gpu", request)
     with pytest.raises(ConfigError, match="needs --cifar10"):
         measure_section("student", request)
+    with pytest.raises(ConfigError, match="needs --photos"):
+        speed.check_request(["peak", "large"], request)
     with pytest.raises(ConfigError, match="repeats must be 1 or more, not 0"):
         SpeedConfig(repeats=0)
 

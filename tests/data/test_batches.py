@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from lauter.data import batches as batches_module
 from lauter.data.batches import (
@@ -18,12 +17,10 @@ from lauter.data.batches import (
     ImageBatches,
     make_resident,
     read_in_order,
-    resize_image,
 )
-from lauter.data.counters import draw_uniforms
 from lauter.data.dataset import ResidentImages
 from lauter.data.images import ImageError
-from lauter.data.views import IDENTITY, ViewRecipe, draw_crop_boxes, render_view
+from lauter.data.views import IDENTITY, ViewRecipe, render_view
 from lauter.errors import ConfigError, DataError
 
 CROP = ViewRecipe(pad=2, flip=0.5)
@@ -173,36 +170,6 @@ def test_streamed_images_of_the_right_size_equal_resident_ones() -> None:
     streamed = ImageBatches(StreamedImages(list(pixels)), index, 6, (CROP, IDENTITY), 12, seed=1)
     resident = ImageBatches(ResidentImages(pixels), index, 6, (CROP, IDENTITY), 12, seed=1)
     assert_same(list(streamed.epoch(3)), list(resident.epoch(3)))
-
-
-def test_a_streamed_crop_is_the_drawn_box_of_the_whole_image() -> None:
-    """Four quarters of one colour each: a crop well inside a quarter shows that colour alone."""
-    picture = np.zeros((3, 40, 60), dtype=np.uint8)
-    picture[0, :20, :30], picture[1, :20, 30:], picture[2, 20:, :30] = 200, 150, 100
-    image = Image.fromarray(picture.transpose(1, 2, 0))
-    corners = {(0.0, 0.0): (200, 0, 0), (0.0, 0.5): (0, 150, 0), (0.5, 0.0): (0, 0, 100)}
-    for (top, left), colour in corners.items():
-        found = resize_image(image, 8, np.array([top + 0.1, left + 0.1, 0.3, 0.3]))
-        np.testing.assert_array_equal(found, np.broadcast_to(np.array(colour, np.uint8), (8, 8, 3)))
-
-
-def test_a_streamed_view_is_cropped_once_by_its_reader_and_flipped_once_on_the_device() -> None:
-    images, recipe = draw_streamed(12), ViewRecipe(area=(0.2, 0.6), flip=0.5)
-    batches = ImageBatches(images, np.arange(12), 5, (recipe,), 16, seed=9)
-    for batch in batches.epoch(3):
-        rows = batch.index.numpy()
-        boxes, flips = draw_crop_boxes(recipe, 9, rows, 3), draw_uniforms(9, rows, 3, 5)[:, 4] < 0.5
-        for place, row in enumerate(rows):
-            image = Image.fromarray(images.read(row).transpose(1, 2, 0))
-            expected = resize_image(image, 16, boxes[place])[:, :: -1 if flips[place] else 1]
-            np.testing.assert_array_equal(batch.images[place].numpy(), expected.transpose(2, 0, 1))
-
-
-def test_without_a_box_the_middle_is_kept() -> None:
-    picture = np.zeros((3, 10, 30), dtype=np.uint8)
-    picture[:, :, 10:20] = 255
-    found = resize_image(Image.fromarray(picture.transpose(1, 2, 0)), 10, None)
-    np.testing.assert_array_equal(found, 255)
 
 
 def resize_reference(picture: NDArray[np.uint8], size: int) -> NDArray[np.float64]:

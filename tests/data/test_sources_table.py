@@ -333,7 +333,7 @@ def test_missing_shards_are_told(shards: Path, caplog: pytest.LogCaptureFixture)
 def test_images_above_the_limit_stay_in_their_files(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = open_dataset(shards, resident_limit=0)
     monkeypatch.setattr(table_source, "ENCODED_LIMIT", 0)
-    monkeypatch.setattr(ParquetCells, "kept_groups", 1)
+    monkeypatch.setattr(ParquetCells, "kept_bytes", 0)
     streamed = open_dataset(shards, resident_limit=0)
     assert isinstance(streamed.images.cells, ParquetCells)  # type: ignore[attr-defined]
     again = pickle.loads(pickle.dumps(streamed.images))

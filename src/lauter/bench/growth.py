@@ -33,7 +33,7 @@ from lauter.training.runtime import Runtime, RuntimeConfig
 from lauter.training.setup import draw_from
 
 SUITE = "speed"
-SIZES = (10_000, 20_000, 50_000, 100_000, 1_000_000)
+SIZES = {"10k": 10_000, "20k": 20_000, "50k": 50_000, "100k": 100_000, "1m": 1_000_000}
 SIDE, CLASSES, FEATURES, NOISE = 8, 10, 64, 0.2
 NEIGHBOURS = 100
 ALL = "all sizes"
@@ -48,18 +48,15 @@ def name_size(count: int) -> str:
 
 def measure_growth(
     parts: Iterable[str], sizes: Sequence[int], work: Path, done: Callable[[list[Record]], None]
-) -> list[Record]:
+) -> None:
     """Measure parts at all sizes, smallest first; what the work folder holds is not measured again.
 
     Args:
         parts: which of ``PARTS``.
         sizes: numbers of images.
         work: where the parts' records are kept.
-        done: called with all records so far after each measurement.
-
-    Returns:
-        For each part and size seconds, images per second, the peak memory in MiB and what it is above the
-        memory at the start (added_mib); for each part the exponents that :func:`fit_exponents` finds.
+        done: called with the records of each part and size: seconds, images per second, the peak memory in
+            MiB and what it is above the memory at the start (added_mib).
 
     Raises:
         ConfigError: a part or a size cannot be measured.
@@ -69,15 +66,12 @@ def measure_growth(
         raise ConfigError(f"growth is measured of {', '.join(PARTS)}, not of {unknown[0]!r}")
     if not sizes or min(sizes) < 1000:
         raise ConfigError(f"growth is measured from 1,000 images on, not at {list(sizes)}")
-    records: list[Record] = []
     for part in parts:
         for count in sorted(sizes):
             place = work / part / str(count) / "records.json"
             if not place.exists():
                 write_part(place, run_apart(measure_part, part, count, work))
-            records += read_parts(place.parent)
-            done([*records, *fit_exponents(records)])
-    return [*records, *fit_exponents(records)]
+            done(read_parts(place.parent))
 
 
 def measure_part(part: str, count: int, work: Path) -> list[Record]:

@@ -31,3 +31,28 @@ def read_peak(device: torch.device) -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     raise RunError(f"{STATUS} names no VmHWM, the peak of resident memory")
+
+
+def read_tree_memory(pid: int) -> float:
+    """Memory of a process and all its descendants in MiB; what several of them share counts once.
+
+    Counted is what the processes wrote, alone or for each other. Pages of files, such as libraries, are not:
+    how many are in memory, and who else uses them, is the system's affair.
+
+    Raises:
+        RunError: this is no Linux, which alone tells.
+    """
+    if not STATUS.exists():
+        raise RunError("the memory of several processes can be measured on Linux only")
+    total, waiting = 0, [pid]
+    while waiting:
+        process = Path("/proc") / str(waiting.pop())
+        try:
+            lines = (process / "smaps_rollup").read_text(encoding="ascii").splitlines()
+            for thread in (process / "task").iterdir():
+                waiting += map(int, (thread / "children").read_text(encoding="ascii").split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+        written = ("Pss_Anon:", "Pss_Shmem:")
+        total += sum(int(line.split()[1]) for line in lines if line.startswith(written))
+    return total / 1024

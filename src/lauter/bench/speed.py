@@ -15,6 +15,7 @@ from lauter.bench.apart import run_apart
 from lauter.bench.audit_speed import measure_audit_speed
 from lauter.bench.distill_speed import measure_speed
 from lauter.bench.export_speed import measure_export
+from lauter.bench.large_images import measure_large_images
 from lauter.bench.matrix_peak import measure_matrix_peak
 from lauter.bench.records import Record, read_parts, write_part
 from lauter.bench.speed_course import SUITE, SpeedConfig, open_course
@@ -60,6 +61,16 @@ class SpeedRequest:
             raise ConfigError("this section of bench speed needs --cifar10, a folder of Parquet files")
         return self.cifar10
 
+    def require_photos(self) -> Path:
+        """The folder of photographs.
+
+        Raises:
+            ConfigError: none was named.
+        """
+        if self.photos is None:
+            raise ConfigError("section large of bench speed needs --photos, a folder of photographs")
+        return self.photos
+
 
 def _on_course(
     measure: Callable[..., list[Record]],
@@ -90,6 +101,12 @@ def _measure_mimic(request: SpeedRequest) -> list[Record]:
     return measure_speed(request.require_cifar10(), request.runtime, config.pair, config.repeats, Console())
 
 
+def _measure_large(request: SpeedRequest) -> list[Record]:
+    """Photographs from disk, beside the reference's data path."""
+    photos = request.require_photos()
+    return measure_large_images(photos, request.work / "large", request.config.repeats, Console())
+
+
 SECTIONS: dict[str, Callable[[SpeedRequest], list[Record]]] = {
     "peak": _measure_peak,
     "data": _on_course(measure_data),
@@ -99,6 +116,7 @@ SECTIONS: dict[str, Callable[[SpeedRequest], list[Record]]] = {
     "simclr": _on_course(measure_simclr),
     "robust": _on_course(measure_robust),
     "audit": lambda request: measure_audit_speed(request.work, request.config),
+    "large": _measure_large,
     "export": lambda request: measure_export(request.work, request.runtime, request.config),
     "mimic": _measure_mimic,
 }
@@ -113,6 +131,8 @@ def check_request(names: Sequence[str], request: SpeedRequest) -> None:
     """
     if set(names) & {"data", "student", "live", "bank", "simclr", "robust", "mimic"}:
         request.require_cifar10()
+    if "large" in names:
+        request.require_photos()
 
 
 def measure_section(name: str, request: SpeedRequest) -> list[Record]:

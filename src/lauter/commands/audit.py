@@ -50,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
         size=arguments.size,
         seed=config.seed,
         min_per_class=arguments.min_per_class,
+        reduced_decoding=arguments.reduced_decoding,
         **labels,
         **columns,
     )
@@ -57,7 +58,8 @@ def main(argv: Sequence[str]) -> int:
     if config.images and (arguments.test is not None or _has_test(arguments.data, arguments.split)):
         spec = arguments.data if arguments.test is None else arguments.test
         split = "test" if "test" in available_splits(spec) else None
-        test = open_dataset(spec, split=split, min_per_class=0, **columns)
+        reduced = arguments.reduced_decoding
+        test = open_dataset(spec, split=split, min_per_class=0, reduced_decoding=reduced, **columns)
     result = audit(
         data,
         probabilities=_read_probabilities(arguments.probabilities),

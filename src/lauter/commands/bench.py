@@ -309,13 +309,16 @@ def _measure_speed(arguments: Namespace) -> None:
 def _measure_growth(arguments: Namespace) -> None:
     """Measure the parts and sizes that the work folder does not hold."""
     parts = _choose(arguments.sections, list(growth.PARTS), list(growth.PARTS), "sections")
-    given = arguments.data or list(map(str, growth.SIZES))
-    if wrong := [size for size in given if not (size.isascii() and size.isdigit())]:
-        raise ConfigError(f"--data of bench growth must be numbers of images, not {wrong[0]!r}")
+    names = _choose(arguments.data, list(growth.SIZES), list(growth.SIZES), "data")
+    sizes = [growth.SIZES[name] for name in names]
     out = Path(arguments.out or RESULTS / "growth.json")
-    file = ResultFile.resume(out, "lauter bench growth")
     work = Path(arguments.work) / "growth"
-    growth.measure_growth(parts, list(map(int, given)), work, lambda records: file.append(records).write(out))
+
+    def keep(records: list[Record]) -> None:
+        file = ResultFile.resume(out, "lauter bench growth").append(records)
+        file.append(growth.fit_exponents(file.records)).write(out)
+
+    growth.measure_growth(parts, sizes, work, keep)
     print(out)
 
 

@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
         "copied clean, with open test images behind it.",
         "DATA --recipe NAME --out DIR [flags]",
     )
-    flags.add_data_flags(parser, test=False)
+    flags.add_data_flags(parser, test=False, reduced=False)
     parser.add_argument("--recipe", type=str | None, help=f"one of {', '.join(RECIPES)}; or say it in rates:")
     parser.add_argument("--ratio", type=float, default=1.0, help="largest class over smallest")
     parser.add_argument(

@@ -51,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
         size=arguments.size,
         seed=config.seed,
         image_size=config.image_size or None,
+        reduced_decoding=arguments.reduced_decoding,
     ).without_truth()
     flags.tell_faults(data.faults)
     config = resolve_networks(config, data)

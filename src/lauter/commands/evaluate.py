@@ -31,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
         size=arguments.size,
         class_names=model.class_names,
         min_per_class=0,
+        reduced_decoding=arguments.reduced_decoding,
     )
     flags.tell_faults(data.faults)
     scores = evaluate(model, data)

@@ -108,12 +108,13 @@ def make_parser(verb: str, description: str, usage: str) -> Parser:
     )
 
 
-def add_data_flags(parser: Parser, *, test: bool = True) -> None:
+def add_data_flags(parser: Parser, *, test: bool = True, reduced: bool = True) -> None:
     """DATA and how to read it.
 
     Args:
         parser: gets the flags.
         test: whether the data is trained on, beside a test set.
+        reduced: whether views are made of it, which may do with less than the whole resolution.
     """
     parser.add_argument(
         "data",
@@ -127,6 +128,13 @@ def add_data_flags(parser: Parser, *, test: bool = True) -> None:
     parser.add_argument("--id_column", type=str | None, help="column of unique ids; else image paths")
     parser.add_argument("--split", type=str | None, help="split to open, train by default")
     parser.add_argument("--size", type=int | None, help="open a stratified part of so many images")
+    if reduced:
+        parser.add_argument(
+            "--reduced_decoding",
+            type=bool,
+            default=False,
+            help="decode JPEG images at a smaller scale where views need no more; pixels differ a little",
+        )
     if test:
         parser.add_argument(
             "--min_per_class", type=int, default=2, help="labelled images that every class must have"
@@ -272,6 +280,7 @@ def open_data(arguments: Namespace, config: FitConfig) -> tuple[Dataset, Dataset
         seed=config.seed,
         image_size=config.image_size or None,
         min_per_class=arguments.min_per_class,
+        reduced_decoding=arguments.reduced_decoding,
         **labels,
         **columns,
     )

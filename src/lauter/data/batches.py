@@ -5,19 +5,17 @@ outputs are looked up by index by whoever may see them. The order of an epoch is
 (seed, epoch), so training continues in the middle of an epoch exactly where it stopped.
 """
 
-import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from lauter.data.counters import draw_order
 from lauter.data.dataset import Images, Int64s, Pixels
-from lauter.data.views import IDENTITY, ViewRecipe, draw_crop_boxes, render_view
+from lauter.data.reading import StreamReader, ViewReader
+from lauter.data.views import IDENTITY, ViewRecipe, render_view
 from lauter.errors import ConfigError, DataError
 
 
@@ -101,6 +99,8 @@ class ImageBatches:
         self.workers = workers
         pixels = images.uniform
         self._resident = None if pixels is None else make_resident(pixels, image_size, self.device)
+        reader = ViewReader(images, recipes, image_size, self.view_seed)
+        self._stream_reader = StreamReader(reader, workers, batch_size, self.device)
 
     def __len__(self) -> int:
         """Steps in an epoch."""
@@ -126,7 +126,7 @@ class ImageBatches:
             yield Batch(index, self._render(pictures, rows, first_view), first_view)
 
     def _render(
-        self, pictures: list[Tensor], rows: Int64s, first_view: int, cropped: bool = False
+        self, pictures: Sequence[Tensor], rows: Int64s, first_view: int, cropped: bool = False
     ) -> tuple[Tensor, ...]:
         return tuple(
             render_view(picture, recipe, self.view_seed, rows, first_view + number, cropped=cropped)
@@ -134,11 +134,9 @@ class ImageBatches:
         )
 
     def _stream(self, steps: list[Int64s], first_view: int) -> Iterator[Batch]:
-        reader = _ImageReader(self.images, self.recipes, self.image_size, self.view_seed, first_view)
-        for rows, pictures in zip(steps, _read_batches(reader, steps, self.workers), strict=True):
+        for rows, pictures in zip(steps, self._stream_reader.read(steps, first_view), strict=True):
             index = torch.from_numpy(rows).to(self.device)
-            on_device = [picture.to(self.device, non_blocking=True) for picture in pictures]
-            yield Batch(index, self._render(on_device, rows, first_view, cropped=True), first_view)
+            yield Batch(index, self._render(pictures, rows, first_view, cropped=True), first_view)
 
 
 class FeatureBatches:
@@ -214,9 +212,9 @@ def read_in_order(
             picture = render_view(pixels, recipe, seed, step, number)
             yield Batch(torch.from_numpy(step).to(device), (picture,), number)
         return
-    reader = _ImageReader(images, (recipe,), image_size, seed, number)
-    for step, pictures in zip(steps, _read_batches(reader, steps, workers), strict=True):
-        picture = render_view(pictures[0].to(device), recipe, seed, step, number, cropped=True)
+    reader = StreamReader(ViewReader(images, (recipe,), image_size, seed), workers, batch_size, device)
+    for step, pictures in zip(steps, reader.read(steps, number), strict=True):
+        picture = render_view(pictures[0], recipe, seed, step, number, cropped=True)
         yield Batch(torch.from_numpy(step).to(device), (picture,), number)
 
 
@@ -242,79 +240,3 @@ def make_resident(pixels: Pixels, size: int, device: torch.device) -> Tensor:
         for part in torch.split(stored, 1024)
     ]
     return torch.cat(parts).to(device) if parts else stored.new_zeros((0, 3, size, size)).to(device)
-
-
-@dataclass(frozen=True, eq=False)
-class _ImageReader:
-    """Reads a batch of streamed images, cropped and resized for each view; runs in a worker."""
-
-    images: Images
-    recipes: tuple[ViewRecipe, ...]
-    image_size: int
-    seed: int
-    first_view: int
-
-    def read(self, rows: Int64s) -> list[Tensor]:
-        boxes = [
-            draw_crop_boxes(recipe, self.seed, rows, self.first_view + number) if recipe.resizes else None
-            for number, recipe in enumerate(self.recipes)
-        ]
-        size = self.image_size
-        pictures = [np.empty((len(rows), 3, size, size), np.uint8) for _ in self.recipes]
-        for place, row in enumerate(rows):
-            image = Image.fromarray(self.images.read(int(row)).transpose(1, 2, 0))
-            for number, box in enumerate(boxes):
-                crop = None if box is None else box[place]
-                pictures[number][place] = resize_image(image, size, crop).transpose(2, 0, 1)
-        return [torch.from_numpy(picture) for picture in pictures]
-
-    def __getitem__(self, rows: Int64s) -> list[Tensor] | DataError:
-        """What torch's DataLoader asks for: its key is a whole batch of rows.
-
-        An error about the data is handed over, not raised: the loader would make a RuntimeError of it.
-        """
-        try:
-            return self.read(rows)
-        except DataError as error:
-            return error
-
-
-def resize_image(image: Image.Image, size: int, box: NDArray[np.float64] | None) -> Pixels:
-    """Resize to size x size: the given box (top, left, height, width as fractions), or else the middle.
-
-    Without a box the short side becomes ``size`` and the middle is kept, the usual evaluation crop.
-    """
-    width, height = image.size
-    if box is None:
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        corners = (left, top, left + side, top + side)
-    else:
-        top, left, tall, wide = box
-        corners = (left * width, top * height, (left + wide) * width, (top + tall) * height)
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=corners))
-
-
-def _read_batches(reader: _ImageReader, steps: list[Int64s], workers: int) -> Iterator[list[Tensor]]:
-    if workers == 0:
-        for rows in steps:
-            yield reader.read(rows)
-        return
-    loader: Iterable[list[Tensor] | DataError] = torch.utils.data.DataLoader(
-        reader,  # type: ignore[arg-type]  # map-style by duck typing: a key is a whole batch of rows
-        batch_size=None,
-        sampler=steps,
-        num_workers=workers,
-        prefetch_factor=2,
-        worker_init_fn=_ignore_interrupt,
-        generator=torch.Generator(),  # for seeds that no worker uses; else the global one would be moved
-    )
-    for pictures in loader:
-        if isinstance(pictures, DataError):
-            raise pictures
-        yield pictures
-
-
-def _ignore_interrupt(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the training process alone decides when to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

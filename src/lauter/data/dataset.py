@@ -1,7 +1,7 @@
 """Dataset: pixels by index, labels as given, stable ids, class names. What all sources open into."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -41,6 +41,38 @@ class Stamped(Protocol):
     def stamp(self, index: int) -> str:
         """What tells one image from another that stands in its place, without decoding it."""
         ...
+
+
+Share = Callable[[int, int], float]
+"""Of an image's height and width: the share of its resolution that is wanted of it."""
+
+
+@runtime_checkable
+class Interleaved(Protocol):
+    """Streamed images that can be had as decoders give them, the three values of a pixel side by side."""
+
+    def read_interleaved(self, index: int, share: Share) -> Pixels:
+        """One image, whole, as uint8 [H, W, 3] in RGB.
+
+        Where the source may decode at a reduced scale, at no smaller one than ``share`` says.
+        """
+        ...
+
+
+def read_interleaved(images: Images, index: int, share: Share) -> Pixels:
+    """One image, whole, as uint8 [H, W, 3] in RGB, from images of any kind.
+
+    Args:
+        images: pixels by index.
+        index: row of the image.
+        share: what share of the resolution is wanted, for sources that may decode at a reduced scale.
+
+    Raises:
+        DataError: the image cannot be read.
+    """
+    if isinstance(images, Interleaved):
+        return images.read_interleaved(index, share)
+    return np.asarray(images.read(index).transpose(1, 2, 0))
 
 
 @dataclass(frozen=True)
@@ -245,6 +277,10 @@ class SelectedImages:
     def read(self, index: int) -> Pixels:
         """One image, uint8 [3, H, W]."""
         return self.images.read(int(self.rows[index]))
+
+    def read_interleaved(self, index: int, share: Share) -> Pixels:
+        """One image, uint8 [H, W, 3]; see :class:`Interleaved`."""
+        return read_interleaved(self.images, int(self.rows[index]), share)
 
     def stamp(self, index: int) -> str:
         """What the source tells of an image without decoding it; empty where that is nothing."""

@@ -21,8 +21,9 @@ from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
-from lauter.data.dataset import Pixels
+from lauter.data.dataset import Pixels, Share
 from lauter.errors import DataError
 
 MAX_PIXELS = 100_000_000
@@ -78,12 +79,24 @@ def decode_image(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> tuple
     return to_pixels(image), fault
 
 
-def open_rgb(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, str | None]:
-    """Like :func:`decode_image`, but as a Pillow image in mode RGB."""
+def open_rgb(
+    source: bytes | Path, max_pixels: int = MAX_PIXELS, *, share: Share | None = None
+) -> tuple[Image.Image, str | None]:
+    """Like :func:`decode_image`, but as a Pillow image in mode RGB.
+
+    Args:
+        source: an encoded image, or the path of one.
+        max_pixels: refuse images with more pixels than this.
+        share: what share of the resolution is wanted of an image of some height and width. A JPEG image is
+            then decoded at the smallest of the scales 1, 1/2, 1/4 and 1/8 that gives it. None decodes all
+            of it, as for every other format.
+    """
     with _faults_named(), _open_stream(source) as stream:
         opened = Image.open(stream, formats=_formats())
         _check_size(opened.size, max_pixels)
         deep = any(_DEEP_RAWMODE.search(str(tile[3])) for tile in opened.tile)
+        if share is not None and isinstance(opened, JpegImageFile):
+            _reduce_scale(opened, share)
         opened.load()
         image: Image.Image = opened
         changes = []
@@ -210,6 +223,19 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # broken EXIF says nothing about the pixels, which have been read whole by now
         return 1
     return value if value in range(2, 9) else 1
+
+
+def _reduce_scale(image: JpegImageFile, share: Share) -> None:
+    """Let a JPEG image that was not decoded yet be decoded at the smallest scale that suffices.
+
+    The decoder leaves out the finest frequencies of each block and transforms the others to a smaller block.
+    """
+    width, height = image.size
+    turned = _orientation(image) >= 5  # shown on its side
+    wanted = share(width, height) if turned else share(height, width)
+    scale = next(scale for scale in (8, 4, 2, 1) if scale == 1 or scale * wanted <= 1)
+    if scale > 1 and min(width, height) >= scale:
+        image.draft(image.mode, (width // scale, height // scale))
 
 
 def _scale_to_eight_bits(image: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lauter.data.dataset import ImageFault, Images, Int64s, Pixels, ResidentImages
+from lauter.data.dataset import ImageFault, Images, Int64s, Pixels, ResidentImages, Share
 from lauter.data.images import (
     MAX_ASPECT,
     MAX_PIXELS,
@@ -41,12 +41,14 @@ class EncodedImages:
         rows: [N] row in ``cells`` of each image.
         ids: [N] ids, for messages.
         max_pixels: refuse images with more pixels than this.
+        reduced: whether views are made from JPEG images decoded at a smaller scale, where that suffices.
     """
 
     cells: Cells
     rows: Int64s
     ids: NDArray[np.str_]
     max_pixels: int = MAX_PIXELS
+    reduced: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -75,12 +77,30 @@ class EncodedImages:
         except ImageError as error:
             raise ImageError(error.fault, f"{self.ids[index]}: {error.detail}") from error
 
+    def read_interleaved(self, index: int, share: Share) -> Pixels:
+        """One image as the decoder gives it, uint8 [H, W, 3]; smaller where that suffices and is allowed.
+
+        Raises:
+            ImageError: as of :meth:`read`.
+        """
+        cell = self.cells[int(self.rows[index])]
+        try:
+            image, _ = open_rgb(cell, self.max_pixels, share=share if self.reduced else None)
+        except ImageError as error:
+            raise ImageError(error.fault, f"{self.ids[index]}: {error.detail}") from error
+        return np.asarray(image)
+
     def stamp(self, index: int) -> str:
         """Size and time of change of the image's file, or length and checksum of its bytes.
+
+        Where views are made from reduced images, it says so: their pixels are others.
 
         Raises:
             ImageError: its file is gone; names its id.
         """
+        return self._stamp_cell(index) + (" reduced" if self.reduced else "")
+
+    def _stamp_cell(self, index: int) -> str:
         row = int(self.rows[index])
         if isinstance(self.cells, ParquetCells):
             return self.cells.stamp(row)
@@ -112,7 +132,12 @@ class LoadedImages:
 
 
 def load_images(
-    listing: Listing, *, image_size: int | None, resident_limit: int, max_pixels: int = MAX_PIXELS
+    listing: Listing,
+    *,
+    image_size: int | None,
+    resident_limit: int,
+    max_pixels: int = MAX_PIXELS,
+    reduced: bool = False,
 ) -> LoadedImages:
     """Decode a listing's images at once where they are small or a size is given and they fit, else stream.
 
@@ -125,13 +150,14 @@ def load_images(
         image_size: resize the short side to this and crop the centre; images of this size are not touched.
         resident_limit: bytes of pixels up to which images are held in memory.
         max_pixels: refuse images with more pixels than this.
+        reduced: decode JPEG images at a smaller scale where that suffices, as ``open_rgb`` does.
 
     Returns:
         The images that can be used, and the faults of those that cannot.
     """
     with _quiet_decoders(), ThreadPoolExecutor(_usable_cores()) as executor:
         if image_size is not None and _resident_bytes(len(listing), image_size) <= resident_limit:
-            return _decode_all(listing, image_size, max_pixels, executor)
+            return _decode_all(listing, image_size, max_pixels, executor, reduced)
         sizes, faults = _probe_all(listing, max_pixels, executor)
         kept = np.flatnonzero(sizes[:, 0] > 0)
         if image_size is None:
@@ -139,15 +165,21 @@ def load_images(
             if side is not None and _resident_bytes(len(kept), side) <= resident_limit:
                 return _decode_all(listing, side, max_pixels, executor)
             image_size = side or LARGE_SIZE
-    images = EncodedImages(listing.cells, listing.rows[kept], listing.ids[kept], max_pixels)
+    images = EncodedImages(listing.cells, listing.rows[kept], listing.ids[kept], max_pixels, reduced)
     return LoadedImages(images, kept, faults, image_size)
 
 
-def _decode_all(listing: Listing, size: int, max_pixels: int, executor: ThreadPoolExecutor) -> LoadedImages:
+def _decode_all(
+    listing: Listing, size: int, max_pixels: int, executor: ThreadPoolExecutor, reduced: bool = False
+) -> LoadedImages:
     pixels = np.empty((len(listing), 3, size, size), dtype=np.uint8)
 
+    def wanted(height: int, width: int) -> float:
+        return size / min(height, width)
+
     def decode(position: int) -> list[tuple[str, str]]:
-        image, changes = open_rgb(listing.cells[int(listing.rows[position])], max_pixels)
+        cell = listing.cells[int(listing.rows[position])]
+        image, changes = open_rgb(cell, max_pixels, share=wanted if reduced else None)
         pixels[position] = to_pixels(fit_square(image, size))
         kinds = changes.split("+") if changes else []
         return [(kind, "converted to 8-bit RGB") for kind in kinds] + _note_aspect(*image.size)

@@ -20,7 +20,7 @@ from torch import Tensor
 from lauter.data.counters import draw_uniforms
 from lauter.errors import ConfigError
 
-VERSION = 1
+VERSION = 2
 """Changes whenever the same recipe would give other pixels; part of every bank's and cache's key."""
 
 _LUMA = (19595, 38470, 7471)  # ITU-R 601 grey in 16-bit fixed point; sums to 65536
@@ -145,21 +145,50 @@ def _check_augment(augment: str) -> None:
         raise ConfigError(f"augment must be none, digits or objects, not {augment!r}")
 
 
+@dataclass(frozen=True, eq=False)
+class CropDraws:
+    """What was drawn for the crops and flips of a batch, before the pictures are known.
+
+    Attributes:
+        area: [B] share of the image.
+        ratio: [B] width / height.
+        top: [B] place between the highest one (0) and the lowest (1).
+        left: [B] place between the leftmost one (0) and the rightmost (1).
+        flip: [B] whether left and right change places.
+    """
+
+    area: NDArray[np.float64]
+    ratio: NDArray[np.float64]
+    top: NDArray[np.float64]
+    left: NDArray[np.float64]
+    flip: NDArray[np.bool_]
+
+
+def draw_crops(recipe: ViewRecipe, seed: int, index: NDArray[np.int64], view: int) -> CropDraws:
+    """Draw crops and flips by a recipe; see :func:`render_view` for the arguments."""
+    draws = draw_uniforms(seed, index, view, _FLIP + 1)
+    low, high = math.log(recipe.ratio[0]), math.log(recipe.ratio[1])
+    return CropDraws(
+        area=recipe.area[0] + draws[:, _AREA] * (recipe.area[1] - recipe.area[0]),
+        ratio=np.exp(low + draws[:, _RATIO] * (high - low)),
+        top=draws[:, _TOP],
+        left=draws[:, _LEFT],
+        flip=np.asarray(draws[:, _FLIP] < recipe.flip),
+    )
+
+
 def draw_crop_boxes(
     recipe: ViewRecipe, seed: int, index: NDArray[np.int64], view: int
 ) -> NDArray[np.float64]:
-    """RandomResizedCrop boxes as fractions of the image.
+    """RandomResizedCrop boxes as fractions of a square image.
 
     Returns:
         [B, 4]: top, left, height, width, each in 0..1.
     """
-    draws = draw_uniforms(seed, index, view, _COLUMNS)
-    area = recipe.area[0] + draws[:, _AREA] * (recipe.area[1] - recipe.area[0])
-    low, high = math.log(recipe.ratio[0]), math.log(recipe.ratio[1])
-    ratio = np.exp(low + draws[:, _RATIO] * (high - low))
-    height, width = np.minimum(np.sqrt(area / ratio), 1.0), np.minimum(np.sqrt(area * ratio), 1.0)
-    top, left = draws[:, _TOP] * (1 - height), draws[:, _LEFT] * (1 - width)
-    return np.stack([top, left, height, width], axis=1)
+    drawn = draw_crops(recipe, seed, index, view)
+    height = np.minimum(np.sqrt(drawn.area / drawn.ratio), 1.0)
+    width = np.minimum(np.sqrt(drawn.area * drawn.ratio), 1.0)
+    return np.stack([drawn.top * (1 - height), drawn.left * (1 - width), height, width], axis=1)
 
 
 def render_view(
@@ -179,7 +208,8 @@ def render_view(
         seed: the run's seed.
         index: [B] stable sample indices, on the host.
         view: the view's number.
-        cropped: whether a worker has already applied the recipe's RandomResizedCrop (large images).
+        cropped: whether a reader has already cropped and flipped (streamed images; see ``data/reading.py``).
+            A padded crop, and the flip after it, are left to this function.
 
     Returns:
         uint8 [B, 3, S, S].
@@ -190,7 +220,7 @@ def render_view(
     flip = draws[:, _FLIP] < recipe.flip
     if recipe.resizes and not cropped:
         images = _resize_boxes(images, draw_crop_boxes(recipe, seed, index, view), flip)
-    elif recipe.pad or flip.any():
+    elif recipe.pad or (flip.any() and not cropped):
         images = _shift_and_flip(images, recipe.pad, draws, flip)
     if recipe.colours:
         images = _colour(images, recipe, draws)

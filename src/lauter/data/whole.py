@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lauter.data.dataset import ImageFault, Images, Int64s, Pixels, ResidentImages
-from lauter.data.images import ImageError, to_image, to_pixels
+from lauter.data.dataset import ImageFault, Images, Int64s, Pixels, ResidentImages, Share, read_interleaved
+from lauter.data.images import ImageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +34,18 @@ class WholeImages:
 
     def read(self, index: int) -> Pixels:
         """One image, uint8 [3, size, size]."""
-        picture = to_image(self.images.read(index))
+        return np.ascontiguousarray(self.read_interleaved(index, _all_of_it).transpose(2, 0, 1))
+
+    def read_interleaved(self, index: int, share: Share) -> Pixels:
+        """One image, uint8 [size, size, 3]; whatever share of it is wanted."""
+        picture = Image.fromarray(read_interleaved(self.images, index, _all_of_it))
         if picture.size != (self.size, self.size):
             picture = picture.resize((self.size, self.size), Image.Resampling.BICUBIC)
-        return to_pixels(picture)
+        return np.asarray(picture)
+
+
+def _all_of_it(height: int, width: int) -> float:
+    return 1.0
 
 
 def hold_in_memory(

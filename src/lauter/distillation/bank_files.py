@@ -109,6 +109,8 @@ def _bytes_of(tensor: Tensor) -> Pixels:
 def _fingerprint_pictures(data: Dataset) -> str:
     pixels = data.images.uniform
     shown: list[bytes | NDArray[Any]] = [] if pixels is None else [str(pixels.shape).encode(), pixels]
+    if data.source.get("reduced_decoding"):
+        shown.append(b"reduced")
     return _digest("\0".join(data.ids.tolist()).encode(), *shown)
 
 

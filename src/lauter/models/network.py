@@ -93,12 +93,15 @@ class Network(nn.Module):
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Turn raw-scale pixels [B, 3, H, W] (uint8, or float on 0..255) into this network's input."""
-        size = self.input_spec.size
-        images = pixels.to(cast(Tensor, self.pixel_mean).dtype)
-        if images.shape[-2:] != (size, size):
+        size, mean = self.input_spec.size, cast(Tensor, self.pixel_mean)
+        if pixels.shape[-2:] == (size, size):
+            images = pixels.to(mean.dtype, memory_format=torch.channels_last)
+        else:
+            images = pixels.to(mean.dtype)
             images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
-        images = (images - cast(Tensor, self.pixel_mean)) / cast(Tensor, self.pixel_std)
-        return images.contiguous(memory_format=torch.channels_last)
+        # Floats of the caller are left as they are; what was made here is divided in place.
+        images = images - mean if pixels.is_floating_point() else images.sub_(mean)
+        return images.div_(cast(Tensor, self.pixel_std)).contiguous(memory_format=torch.channels_last)
 
     def features(self, pixels: Tensor, want_maps: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Penultimate features [B, D] in float32, and the stage maps where asked for."""

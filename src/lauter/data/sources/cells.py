@@ -45,8 +45,9 @@ class ColumnCells:
 class ParquetCells:
     """An image column that stays in its Parquet files and is read by row group.
 
-    A few row groups are kept; reading in random order is only as fast as row groups are small (a hundred
-    rows is a good size).
+    A row group is the least that can be read, so reading in random order is only as fast as row groups are
+    small: ten photographs are a good size. The groups read last are kept, as far as they fit into
+    ``kept_bytes`` in each process, and one in any case.
 
     Args:
         files: Parquet files, in order.
@@ -54,7 +55,9 @@ class ParquetCells:
         folder: what relative paths are relative to.
     """
 
-    kept_groups = 8
+    kept_bytes = 64 * 2**20
+    kept_files = 16
+    """Files whose tables of contents are kept."""
 
     def __init__(self, files: Sequence[Path], column: str, folder: Path) -> None:
         self.files = tuple(files)
@@ -71,7 +74,9 @@ class ParquetCells:
         self._start_cache()
 
     def _start_cache(self) -> None:
-        self._cache: OrderedDict[int, ColumnCells] = OrderedDict()
+        self._groups: OrderedDict[int, tuple[ColumnCells, int]] = OrderedDict()
+        self._group_bytes = 0
+        self._contents: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -99,19 +104,27 @@ class ParquetCells:
 
     def _read_group(self, position: int) -> ColumnCells:
         with self._lock:
-            if position in self._cache:
-                self._cache.move_to_end(position)
-                return self._cache[position]
-        number, group = self.groups[position]
-        with pq.ParquetFile(self.files[number]) as file:
+            if position in self._groups:
+                self._groups.move_to_end(position)
+                return self._groups[position][0]
+            number, group = self.groups[position]
+            contents = self._contents.get(number)
+        # Parsing a file's table of contents takes longer than reading a small group.
+        with pq.ParquetFile(self.files[number], metadata=contents) as file:
             table = file.read_row_group(group, columns=[self.column], use_threads=False)
+            contents = file.metadata
         cells = ColumnCells(
             table.column(self.column), self.folder, f"{self.files[number]}: column {self.column!r}"
         )
         with self._lock:
-            self._cache[position] = cells
-            while len(self._cache) > self.kept_groups:
-                self._cache.popitem(last=False)
+            self._contents[number] = contents
+            if len(self._contents) > self.kept_files:
+                self._contents.popitem(last=False)
+            if position not in self._groups:
+                self._groups[position] = cells, table.nbytes
+                self._group_bytes += table.nbytes
+            while self._group_bytes > self.kept_bytes and len(self._groups) > 1:
+                self._group_bytes -= self._groups.popitem(last=False)[1][1]
         return cells
 
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lauter.data.dataset import Int64s
+from lauter.data.memory import available_memory
 from lauter.data.sources import columns as col
 from lauter.data.sources.cells import ColumnCells, ParquetCells, check_image_type
 from lauter.data.sources.listing import SPLIT_NAMES, Cells, Listing, order_splits
@@ -22,7 +23,10 @@ from lauter.errors import DataError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 ENCODED_LIMIT = 2 * 1024**3
-"""Bytes of encoded images up to which a Parquet image column is held in memory; above, it stays on disk."""
+"""Bytes of encoded images up to which a Parquet image column is held in memory; above, it stays on disk.
+
+So it does where it would take more than a quarter of the memory that is free.
+"""
 
 _SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?:-[0-9a-f]+)?\.parquet")
 _log = logging.getLogger("lauter")
@@ -96,7 +100,9 @@ def read_parquet(
         schema = pq.read_schema(files[0])
         image = _find_image(schema, image_column, where)
         stored = sum(_column_size(file, image) for file in files)
-        wanted = [name for name in schema.names if name != image or stored <= ENCODED_LIMIT]
+        free = available_memory()
+        held = stored <= (ENCODED_LIMIT if free is None else min(ENCODED_LIMIT, free // 4))
+        wanted = [name for name in schema.names if name != image or held]
         table = pa.concat_tables([pq.ParquetFile(file).read(columns=wanted) for file in files])
         cells = None if image in wanted else ParquetCells(files, image, folder)
     except (pa.ArrowException, OSError, KeyError) as error:
