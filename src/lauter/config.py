@@ -2,6 +2,7 @@
 
 import dataclasses
 import types
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -154,7 +155,8 @@ def describe_type(kind: Any) -> str:
         *rest, last = map(str, get_args(kind))
         return f"{', '.join(rest)} or {last}" if rest else last
     if get_origin(kind) in (Union, types.UnionType):
-        return describe_type(next(part for part in get_args(kind) if part is not type(None)))
+        parts = [describe_type(part) for part in get_args(kind) if part is not type(None)]
+        return " or ".join(parts).replace(" or ", ", ", len(parts) - 1)
     if get_origin(kind) in (tuple, list):
         return "a list of numbers" if get_args(kind)[0] in (int, float) else "a list"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -166,8 +168,16 @@ def _read_value(place: str, kind: Any, value: Any) -> Any:
     if get_origin(kind) is Literal and str(value) in get_args(kind):
         return str(value)  # YAML reads the choice 32 as a number
     if get_origin(kind) in (Union, types.UnionType):
-        inner = next(part for part in get_args(kind) if part is not type(None))
-        return None if value is None else _read_value(place, inner, value)
+        if value is None and type(None) in get_args(kind):
+            return None
+        *rest, last = (part for part in get_args(kind) if part is not type(None))
+        for part in rest:
+            with suppress(ConfigError):
+                return _read_value(place, part, value)
+        try:
+            return _read_value(place, last, value)
+        except ConfigError as error:
+            raise ConfigError(f"{place} must be {describe_type(kind)}, not {value!r}") from error
     if get_origin(kind) is tuple and isinstance(value, list | tuple):
         return tuple(_read_value(place, get_args(kind)[0], part) for part in value)
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):

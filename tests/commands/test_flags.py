@@ -181,3 +181,19 @@ def test_a_file_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "old.csv").write_text("mine")
     with pytest.raises(ConfigError, match=r"old\.csv exists already; choose another --out"):
         flags.require_free(tmp_path / "old.csv")
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ([], False),
+        (["--runtime.compile"], True),
+        (["--runtime.compile", "auto"], "auto"),
+        (["--runtime.compile=auto"], "auto"),
+        (["--no-runtime.compile"], False),
+    ],
+)
+def test_a_switch_may_have_a_third_word(words: list[str], wanted: object) -> None:
+    parser = flags.make_parser("fit", "", "")
+    flags.add_setting_flags(parser)
+    assert flags.parse_settings(parser, words)[1].runtime.compile == wanted

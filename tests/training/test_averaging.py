@@ -64,3 +64,17 @@ def test_the_average_of_still_weights_is_those_weights() -> None:
     for _ in range(20):
         average.update()
     torch.testing.assert_close(average.shadow.state_dict(), module.state_dict(), rtol=0, atol=0)
+
+
+def test_a_module_that_was_moved_is_still_followed() -> None:
+    """Moving puts new tensors in the place of buffers; the average must see those."""
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    average = WeightAverage(module, 0.9)
+    module.double()
+    average.shadow.double()
+    with torch.no_grad():
+        module[1].running_mean.fill_(10.0)
+        module[1].num_batches_tracked.fill_(7)
+    average.update()
+    torch.testing.assert_close(average.shadow[1].running_mean, torch.full((2,), 9.0).double())
+    torch.testing.assert_close(average.shadow[1].num_batches_tracked, torch.tensor(7))

@@ -66,6 +66,12 @@ def test_several_processes_need_their_places(monkeypatch: pytest.MonkeyPatch) ->
         Runtime(RuntimeConfig(device="cpu"))
 
 
+def test_several_processes_do_not_choose_whether_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="compile auto times networks in one process, and 2 were launched"):
+        Runtime(RuntimeConfig(device="cpu", compile="auto"))
+
+
 def test_a_teacher_is_split_among_accelerators_only() -> None:
     with pytest.raises(ConfigError, match="split_teacher splits a teacher over the accelerators"):
         Runtime(RuntimeConfig(device="cpu", split_teacher=True))

@@ -59,19 +59,20 @@ class Course:
         loop = dataclasses.replace(self.setup.loop, costs={}, checkpoints=Checkpoints(None))
         return dataclasses.replace(self.setup, loop=loop)
 
+    def make_plain(self, setup: Setup) -> SupervisedStage:
+        """The student without a teacher, ready to be trained."""
+        batches = setup.batches("student", setup.train, BATCH)
+        config = SupervisedConfig(1, BATCH)
+        return SupervisedStage("plain", self.build(1), self.data.labels, batches, config, setup.track())
+
     def time_plain(self) -> float:
         """Images per second of the student without a teacher."""
         setup = self.fresh()
-        batches = setup.batches("student", setup.train, BATCH)
-        stage = SupervisedStage(
-            "plain", self.build(1), self.data.labels, batches, SupervisedConfig(1, BATCH), setup.track()
-        )
-        setup.loop.run_stage(stage)
+        setup.loop.run_stage(self.make_plain(setup))
         return rate(setup, "plain")
 
-    def time_mimic(self, loss: str, source: str) -> tuple[float, float]:
-        """Images per second of mimicking, and the seconds that the bank took to build or to check."""
-        setup = self.fresh()
+    def make_mimic(self, setup: Setup, loss: str, source: str) -> tuple[DistillStage, float]:
+        """The student of a live teacher or a bank, and the seconds that building or checking that took."""
         settings = SourceConfig("bank", VIEWS, str(self.folder / f"bank-{loss}"))
         config = MimicConfig(loss=loss, epochs=1, batch_size=BATCH, source=settings)  # type: ignore[arg-type]
         teacher, student = self.build(0).eval(), self.build(1)
@@ -93,7 +94,12 @@ class Course:
             hashes,
         )
         built = time.perf_counter() - began
-        stage = DistillStage(student, shower, method, targets, batches, config, setup.track(), loss)
+        return DistillStage(student, shower, method, targets, batches, config, setup.track(), loss), built
+
+    def time_mimic(self, loss: str, source: str) -> tuple[float, float]:
+        """Images per second of mimicking, and the seconds that the bank took to build or to check."""
+        setup = self.fresh()
+        stage, built = self.make_mimic(setup, loss, source)
         setup.loop.run_stage(stage)
         return rate(setup, loss), built
 

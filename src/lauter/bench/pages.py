@@ -23,6 +23,14 @@ from lauter.bench.ncifar import render_recipes
 from lauter.bench.published import PROTOCOL as CRD_PROTOCOL
 from lauter.bench.published import stand_beside
 from lauter.bench.records import Record, ResultFile
+from lauter.bench.speed_pages import (
+    render_growth,
+    render_latency,
+    render_peaks,
+    render_rates,
+    render_ratios,
+    render_shares,
+)
 from lauter.bench.tables import Column, describe_file, render_table, update_markdown
 
 NOISY = ("ncifar10", "cifar10n-worst")
@@ -281,6 +289,12 @@ PAGES = (
         result="distill-speed",
         note="Medians of five runs each.",
     ),
+    Page("speedratios", (), {}, (), result="speed", render=render_ratios),
+    Page("speedrates", (), {}, (), result="speed", render=render_rates),
+    Page("speedpeaks", (), {}, (), result="speed", render=render_peaks),
+    Page("speedshares", (), {}, (), result="speed", render=render_shares),
+    Page("speedlatency", (), {}, (), result="speed", render=render_latency),
+    Page("growth", (), {}, (), result="growth", render=render_growth),
     Page(
         "bestnorm",
         ANGLES,

@@ -13,10 +13,11 @@ from lauter.bench import (
     clock,
     closed_form,
     distill,
-    distill_speed,
+    growth,
     headless,
     ncifar,
     noisy,
+    speed,
     way,
 )
 from lauter.bench.audit_data import DATA as AUDIT_DATA
@@ -25,7 +26,8 @@ from lauter.bench.audit_evidence import EVIDENCE, AuditBenchConfig
 from lauter.bench.friends import VARIANTS, draw_chart, judge_parts
 from lauter.bench.noisy_data import RIVAL_DATA, WAY_DATA
 from lauter.bench.pages import write_pages
-from lauter.bench.records import ResultFile, read_parts
+from lauter.bench.records import Record, ResultFile, read_parts
+from lauter.bench.speed_pages import write_growth_chart
 from lauter.commands import flags
 from lauter.config import load_preset
 from lauter.errors import ConfigError
@@ -47,11 +49,14 @@ def main(argv: Sequence[str]) -> int:
         "ncifar: counts and hashes of the noise recipes; "
         "distill: mimicking beside other distillation methods under one recipe, resumable; "
         "headless: a self-supervised teacher mimicked without a label, resumable; "
-        "speed: how fast distillation is, with a live teacher and from a bank, on an idle machine; "
+        f"speed: how fast everything is, in sections ({', '.join(speed.SECTIONS)}), on an idle machine, "
+        "resumable; "
+        f"growth: how time and memory grow with the images, in parts ({', '.join(growth.PARTS)}), resumable; "
         "clock: wall-clock and peak memory of lauter fit, on an idle machine; "
         "closed-form: the sampled LSH loss against its closed form; "
         "tables: render the tables of README and docs from the result files.",
-        "way|collect|noisy|friends|audit|audit-scale|ncifar|distill|headless|speed|clock|closed-form|tables "
+        "way|collect|noisy|friends|audit|audit-scale|ncifar|distill|headless|speed|growth|clock|"
+        "closed-form|tables "
         "[flags]",
     )
     parser.add_argument("what", help="which of these")
@@ -61,7 +66,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--data",
         type=list[str] | None,
-        help="which data sets of way, noisy, friends or audit, or sizes of audit-scale",
+        help="which data sets of way, noisy, friends or audit, or sizes of audit-scale or growth",
+    )
+    parser.add_argument(
+        "--sections", type=list[str] | None, help="which sections of speed, or parts of growth"
+    )
+    parser.add_argument(
+        "--against", type=bool, default=False, help="for speed: also time the loop as it is usually written"
     )
     parser.add_argument("--methods", type=list[str] | None, help="which methods; all by default")
     parser.add_argument(
@@ -91,6 +102,7 @@ def main(argv: Sequence[str]) -> int:
         "distill": _measure_distill,
         "headless": _measure_headless,
         "speed": _measure_speed,
+        "growth": _measure_growth,
         "clock": _measure_clock,
         "closed-form": _measure_closed_form,
         "tables": _render,
@@ -104,6 +116,8 @@ def main(argv: Sequence[str]) -> int:
 def _render(arguments: Namespace) -> None:
     """Render every table whose result file is there."""
     rendered = write_pages(RESULTS, Path.cwd())
+    if write_growth_chart(RESULTS, Path.cwd()):
+        rendered.append("growth's chart")
     print(f"{RESULTS}: {', '.join(rendered) or 'no table'}")
 
 
@@ -268,14 +282,43 @@ def _measure_headless(arguments: Namespace) -> None:
 
 
 def _measure_speed(arguments: Namespace) -> None:
-    """Measure the whole section once more."""
-    if not arguments.cifar10:
-        raise ConfigError("bench speed needs --cifar10, a folder of Parquet files")
-    out = Path(arguments.out or RESULTS / "distill-speed.json")
-    file = ResultFile.resume(out, "lauter bench speed --cifar10 CIFAR10")
-    runtime = RuntimeConfig(threads=arguments.threads)
-    records = distill_speed.measure_speed(Path(arguments.cifar10), runtime, console=Console())
-    file.append(records).write(out)
+    """Measure the sections that have no part in the work folder; ``mimic`` has a result file of its own."""
+    sections = _choose(arguments.sections, list(speed.SECTIONS), list(speed.SECTIONS), "sections")
+    request = speed.SpeedRequest(
+        Path(arguments.cifar10) if arguments.cifar10 else None,
+        Path(arguments.photos) if arguments.photos else None,
+        Path(arguments.work) / "speed",
+        RuntimeConfig(threads=arguments.threads),
+        against=arguments.against,
+    )
+    out = Path(arguments.out or RESULTS / "speed.json")
+    command = "lauter bench speed --against --cifar10 CIFAR10 --photos PHOTOS"
+    places = {"speed": out, "distill": out.with_name("distill-speed.json")}
+
+    def keep(records: list[Record]) -> None:
+        for suite, place in places.items():
+            own = [record for record in records if record.suite == suite]
+            if own:
+                ResultFile.resume(place, command).append(own).write(place)
+                print(place)
+
+    speed.check_request(sections, request)
+    speed.measure_sections(sections, request, keep)
+
+
+def _measure_growth(arguments: Namespace) -> None:
+    """Measure the parts and sizes that the work folder does not hold."""
+    parts = _choose(arguments.sections, list(growth.PARTS), list(growth.PARTS), "sections")
+    names = _choose(arguments.data, list(growth.SIZES), list(growth.SIZES), "data")
+    sizes = [growth.SIZES[name] for name in names]
+    out = Path(arguments.out or RESULTS / "growth.json")
+    work = Path(arguments.work) / "growth"
+
+    def keep(records: list[Record]) -> None:
+        file = ResultFile.resume(out, "lauter bench growth").append(records)
+        file.append(growth.fit_exponents(file.records)).write(out)
+
+    growth.measure_growth(parts, sizes, work, keep)
     print(out)
 
 

@@ -7,7 +7,7 @@ import sys
 from argparse import SUPPRESS, Action
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 import numpy as np
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
@@ -204,7 +204,7 @@ def add_setting_flags(parser: Parser, *, teacher: str | None = None, leave_out: 
 
 def parse(parser: Parser, argv: Sequence[str]) -> Namespace:
     """Parse flags as users type them: ``--label-column C``, ``--resume``, ``--no-baseline``."""
-    switches = {action.dest for action in parser._actions if _is_switch(action)}
+    switches = {action.dest: _values_of(action) for action in parser._actions if _is_switch(action)}
     words = []
     literal = False
     for place, word in enumerate(argv):
@@ -219,7 +219,7 @@ def parse(parser: Parser, argv: Sequence[str]) -> Namespace:
         elif (
             name in switches
             and not equals
-            and (argv[place + 1 : place + 2] or ["--"])[0] not in ("true", "false")
+            and (argv[place + 1 : place + 2] or ["--"])[0] not in switches[name]
         ):
             words.append(f"--{name}=true")
         else:
@@ -328,7 +328,16 @@ def require_free(path: str | Path) -> Path:
 
 
 def _is_switch(action: Action) -> bool:
-    return getattr(action, "_typehint", None) is bool
+    """Whether a flag may stand alone: it is true or false, or besides that one of a few words."""
+    kind = getattr(action, "_typehint", None)
+    return kind is bool or bool in get_args(kind)
+
+
+def _values_of(action: Action) -> set[str]:
+    """The words that a switch takes behind it."""
+    kinds = get_args(getattr(action, "_typehint", None))
+    words = {str(word) for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)}
+    return {"true", "false", *words}
 
 
 def _dashes_in(name: str) -> str:

@@ -142,8 +142,9 @@ class ImageBatches:
         if self._resident is None:
             yield from self._stream(steps, first_view)
             return
-        for rows in steps:
-            index = torch.from_numpy(rows).to(self.device)
+        # The whole order goes to the device at once: a copy in every step would wait for all work before it.
+        on_device = torch.from_numpy(order).to(self.device).tensor_split(len(self))[first_step:]
+        for rows, index in zip(steps, on_device, strict=True):
             own = self.group.part(len(rows))
             pictures = [self._resident[index[own]]] * len(self.recipes)
             yield Batch(index, self._render(pictures, rows[own], first_view), first_view, self.group)

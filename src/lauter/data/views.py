@@ -231,21 +231,17 @@ def render_view(
     return images
 
 
-def _take(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Pick rows [B, S] and columns [B, S] of each image, all channels."""
-    sample = torch.arange(len(images), device=images.device)[:, None, None, None]
-    channel = torch.arange(3, device=images.device)[None, :, None, None]
-    return images[sample, channel, rows[:, None, :, None], columns[:, None, None, :]]
-
-
 def _shift_and_flip(images: Tensor, pad: int, draws: NDArray[np.float64], flip: NDArray[np.bool_]) -> Tensor:
-    size = images.shape[-1]
-    steps = np.arange(size)
-    rows = (draws[:, _TOP] * (2 * pad + 1)).astype(np.int64)[:, None] + steps
-    columns = np.where(flip[:, None], steps[::-1], steps)
-    columns = columns + (draws[:, _LEFT] * (2 * pad + 1)).astype(np.int64)[:, None]
-    padded = F.pad(images, (pad, pad, pad, pad)) if pad else images
-    return _take(padded, _to(rows, images), _to(columns, images))
+    if pad:
+        size, places = images.shape[-1], 2 * pad + 1
+        top, left = ((draws[:, column] * places).astype(np.int64) for column in (_TOP, _LEFT))
+        # [B, 3, places, places, S, S] without a copy; whole windows are then copied, not pixel by pixel.
+        windows = F.pad(images, (pad, pad, pad, pad)).unfold(2, size, 1).unfold(3, size, 1)
+        sample = torch.arange(len(images), device=images.device)
+        images = windows[sample, :, _to(top, images), _to(left, images)]
+    if flip.any():
+        images = torch.where(_to(flip, images)[:, None, None, None], images.flip(3), images)
+    return images
 
 
 def _resize_boxes(images: Tensor, boxes: NDArray[np.float64], flip: NDArray[np.bool_]) -> Tensor:

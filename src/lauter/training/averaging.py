@@ -1,7 +1,7 @@
 """Exponential moving average of a network's weights (EMA), for evaluation and for momentum networks."""
 
 import copy
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -26,19 +26,33 @@ class WeightAverage(Generic[Module]):
         self.steps = 0
         self.shadow: Module = copy.deepcopy(module)
         self.shadow.requires_grad_(False).eval()
-        self._source = module
+        # Where the tensors are kept is looked up once, which they are in every step: a module that moves gets
+        # new buffers. Walking through all modules in every step would take longer than the average itself.
+        self._places = list(zip(_find_places(self.shadow), _find_places(module), strict=True))
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the module's present weights."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
-        # Not by state_dict: it names a tied weight twice, which would then move twice.
-        shadows = [*self.shadow.parameters(), *self.shadow.buffers()]
-        sources = [*self._source.parameters(), *self._source.buffers()]
-        pairs = list(zip(shadows, sources, strict=True))
+        pairs = [(kept[name], source[other]) for (kept, name), (source, other) in self._places]
         floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        counts = [pair for pair in pairs if not pair[0].is_floating_point()]
         torch._foreach_lerp_([pair[0] for pair in floating], [pair[1] for pair in floating], 1 - decay)
-        for shadow, source in pairs:
-            if not shadow.is_floating_point():
-                shadow.copy_(source)
+        if counts:
+            torch._foreach_copy_([pair[0] for pair in counts], [pair[1] for pair in counts])
+
+
+def _find_places(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
+    """Where a module and its parts keep parameters and buffers, each tensor once, tied ones too."""
+    parts = list(module.modules())
+    keepers: list[dict[str, Any]] = [part._parameters for part in parts]
+    keepers += [part._buffers for part in parts]
+    seen: set[int] = set()
+    places = []
+    for keeper in keepers:
+        for name, tensor in keeper.items():
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                places.append((keeper, name))
+    return places

@@ -1,5 +1,6 @@
 """The loop: runs stages one after the other. Everything in the project that trains goes through here."""
 
+import math
 import signal
 import threading
 import time
@@ -17,6 +18,7 @@ from lauter.data.counters import derive_seed
 from lauter.data.group import Group
 from lauter.errors import ConfigError, NonFiniteLossError, RunError
 from lauter.training.checkpoint import Checkpoints, Position
+from lauter.training.compiling import decide_compiling
 from lauter.training.progress import Progress
 from lauter.training.runtime import Runtime
 from lauter.training.schedule import set_lr
@@ -127,6 +129,8 @@ class Loop:
             self.runtime.place(module)
         # The same seeds gave the same weights; of other machines or files one does not know.
         self.group.align_(value for module in stage.modules.values() for value in _values_of(module))
+        if self.runtime.config.compile == "auto":
+            decide_compiling(stage, self.runtime, self.checkpoints, self.progress)
 
     def _check_same(self, stage: Stage, position: Position) -> None:
         """Check that all processes found the same checkpoint."""
@@ -291,7 +295,7 @@ class _Meter:
     def settle(self) -> None:
         for step, names, values in self._waiting:
             numbers = dict(zip(names, values.tolist(), strict=True))
-            if self.broken is None and not bool(torch.isfinite(values).all()):
+            if self.broken is None and not all(map(math.isfinite, numbers.values())):
                 self.broken = (step, numbers)
             for name, number in numbers.items():
                 self.sums["counts"][name] = self.sums["counts"].get(name, 0) + 1

@@ -37,8 +37,9 @@ class RuntimeConfig:
         precision: auto (bf16 autocast where the processor has it), 32 or bf16.
         threads: processor threads of this process; 0 leaves torch's choice.
         workers: reading processes for images that stream from disk.
-        compile: compile backbones with torch.compile. The first steps then take up to minutes; it pays in
-            long runs of networks whose time goes into many small operations.
+        compile: whether backbones are compiled with torch.compile: true, false, or auto. Then each stage
+            times a few steps of its network both ways, keeps the faster one, says why, and writes the choice
+            beside its checkpoints. Compiling takes up to minutes; on a processor it often does not pay.
         sync_norms: whether batch normalisation takes its statistics over the images of all processes, where
             several train on accelerators; else each process goes by its own part of a batch.
         split_teacher: whether the weights of a teacher that runs along are split over the accelerators of all
@@ -50,7 +51,7 @@ class RuntimeConfig:
     precision: Precision = "auto"
     threads: int = 0
     workers: int = 2
-    compile: bool = False
+    compile: bool | Literal["auto"] = False
     sync_norms: bool = True
     split_teacher: bool = False
     wait_seconds: float = 1800.0
@@ -60,6 +61,8 @@ class RuntimeConfig:
             raise ConfigError(f"device must be auto, cpu, cuda or mps, not {self.device!r}")
         if self.precision not in ("auto", "32", "bf16"):
             raise ConfigError(f"precision must be auto, 32 or bf16, not {self.precision!r}")
+        if self.compile not in (True, False, "auto"):
+            raise ConfigError(f"compile must be true, false or auto, not {self.compile!r}")
         if self.threads < 0 or self.workers < 0:
             raise ConfigError(f"threads and workers must be 0 or more, not {self.threads} and {self.workers}")
         if not self.wait_seconds > 0:
@@ -80,7 +83,8 @@ class Runtime:
 
     Raises:
         ConfigError: the device or the compiler that was asked for is not there, or there are more processes
-            than accelerators, or a teacher is to be split among too few.
+            than accelerators, or a teacher is to be split among too few, or several are to choose whether to
+            compile.
         RunError: the other processes cannot be reached.
     """
 
@@ -89,7 +93,7 @@ class Runtime:
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         _check_device(self.config.device)
-        if self.config.compile:
+        if self.config.compile is True:
             _check_compiler(self.config.device)
         bf16 = self.config.precision == "bf16" or (
             self.config.precision == "auto" and has_bf16(self.config.device)
@@ -102,6 +106,11 @@ class Runtime:
             raise ConfigError(
                 "split_teacher splits a teacher over the accelerators of several processes; start them with "
                 "torchrun on machines with CUDA, or leave it out"
+            )
+        if together and self.config.compile == "auto":
+            raise ConfigError(
+                f"compile auto times networks in one process, and {count_processes()} were launched; set "
+                "--runtime.compile true or false"
             )
         precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if bf16 else "32-true"
         if together:
@@ -124,11 +133,11 @@ class Runtime:
         return one
 
     def place(self, module: nn.Module) -> None:
-        """Move a module to the device, in channels_last; compile its backbones where that was asked for."""
+        """Move a module to the device, in channels_last; compile its backbones where all shall be."""
         if is_split(module):  # it lies where it has to
             return
         module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if not self.config.compile:
+        if self.config.compile is not True:
             return
         for part in module.modules():
             if isinstance(part, Network) and part.backbone._compiled_call_impl is None:
@@ -222,11 +231,16 @@ def has_bf16(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _check_compiler(device: str) -> None:
-    """torch.compile writes C++ for a processor; without a compiler it would fail at the first step."""
+def has_compiler(device: str) -> bool:
+    """Whether torch.compile finds what it needs: for a processor it writes C++, which must be compiled."""
     on_processor = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
     compilers = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
-    if on_processor and not any(shutil.which(compiler) for compiler in compilers if compiler):
+    return not on_processor or any(shutil.which(compiler) for compiler in compilers if compiler)
+
+
+def _check_compiler(device: str) -> None:
+    """Without a compiler torch.compile would fail at the first step."""
+    if not has_compiler(device):
         raise ConfigError(
             "compile was asked for, but there is no C++ compiler on the path (g++, clang++ or $CXX); "
             "install one or leave out --runtime.compile"
