@@ -141,7 +141,7 @@ def test_wrong_commands_would_be_noticed(words: str, parse_only: Callable[[Seque
 
 
 def test_flags_and_verbs_in_the_text_exist(parse_only: Callable[[Sequence[str]], Any]) -> None:
-    verbs = (["distill", "photos", "--teacher", "t.safetensors"], ["audit", "photos"])
+    verbs = (["distill", "photos", "--teacher", "t.safetensors"], ["audit", "photos"], ["bench", "speed"])
     actions = [action for words in verbs for action in parse_only(words)._actions]
     known = {option.replace("-", "_") for action in actions for option in action.option_strings}
     for page in PAGES:
