@@ -11,9 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lauter.bench.large_images import WAYS, Photos, lay_out_photos, measure_large_images, summarise
+from lauter.bench import large_images
+from lauter.bench.large_images import (
+    WAYS,
+    Photos,
+    lay_out_photos,
+    measure_large_images,
+    measure_peak,
+    summarise,
+)
 from lauter.bench.memory import read_tree_memory
-from lauter.errors import DataError
+from lauter.errors import DataError, RunError
 
 
 def encode(number: int) -> bytes:
@@ -47,7 +55,8 @@ def test_photographs_are_laid_out_as_they_are(source: Path, tmp_path: Path) -> N
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_every_way_is_measured(source: Path, tmp_path: Path) -> None:
+def test_every_way_is_measured(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_images, "PAUSE", 0)
     records = measure_large_images(source, tmp_path / "work", repeats=1, workers=1, memory=False)
     assert {record.suite for record in records} == {"speed"}
     assert {record.data for record in records} == {"28 photographs, 224 px, 1 workers"}
@@ -55,6 +64,18 @@ def test_every_way_is_measured(source: Path, tmp_path: Path) -> None:
     for way in WAYS:
         assert values[f"large images, {way}", "images_per_second"] > 0
     assert len(values) == len(records) == 3 * 3 + 2
+
+
+def test_peak_memory_is_that_of_another_process(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = lay_out_photos(source, tmp_path / "work", copies=1)
+    peak = measure_peak("folder", photos, 1)
+    # Five chunks of seven images and one batch are the least of it.
+    np.testing.assert_array_less(1.0, peak)
+    monkeypatch.setattr(large_images.sys, "executable", "false")
+    with pytest.raises(RunError, match="epoch of folder whose memory was to be measured failed: it said"):
+        measure_peak("folder", photos, 1)
 
 
 def test_ratios_are_of_medians() -> None:

@@ -5,8 +5,9 @@ in the training process. The reference is the transform and the loader of torchv
 reference with Pillow as backend, written here from its description.
 """
 
-import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -41,6 +42,8 @@ SIZE = 224
 BATCH = 64
 COPIES = 4
 """How often each photograph is in the set: 256 of them are read in less time than workers take to start."""
+PAUSE = 1.0
+"""Seconds between two epochs."""
 GROUP_ROWS = 10
 WAYS = ("folder", "parquet", "reference")
 """This library from a folder and from Parquet, and the reference from the same folder."""
@@ -129,9 +132,11 @@ def measure_large_images(
     epochs = {way: open_way(way, photos, workers) for way in WAYS}
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
     for repeat in range(repeats + 1):
-        for way, run in epochs.items():
+        # In turn another way is first; and workers that end with their epoch have time to leave.
+        for way in (*WAYS[repeat % len(WAYS) :], *WAYS[: repeat % len(WAYS)]):
+            time.sleep(PAUSE)
             began = time.perf_counter()
-            run(repeat)
+            epochs[way](repeat)
             rate = photos.count / (time.perf_counter() - began)
             if repeat:
                 rates[way].append(rate)
@@ -201,19 +206,20 @@ def measure_peak(way: str, photos: Photos, workers: int) -> float:
     Raises:
         RunError: that process failed.
     """
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    process = context.Process(target=_watch_epoch, args=(way, photos, workers, answers))
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise RunError(f"the epoch of {way} whose memory was to be measured ended with {process.exitcode}")
-    peak: float = answers.get()
-    return peak
+    words = [way, str(photos.folder), str(photos.shard), str(photos.count), str(workers)]
+    script = f"from {__name__} import print_peak; print_peak(*{words!r})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        raise RunError(f"the epoch of {way} whose memory was to be measured failed: {last[0]}")
+    return float(done.stdout.split()[-1])
 
 
-def _watch_epoch(way: str, photos: Photos, workers: int, answers: Any) -> None:
-    """Run one epoch while a thread looks at the memory; the answer is how much it grew at most."""
+def print_peak(way: str, folder: str, shard: str, count: str, workers: str) -> None:
+    """Run one epoch while a thread looks at the memory, and print how much it grew at most, in MiB.
+
+    Runs in a process of its own; all arguments are words of its command.
+    """
     before, peak, ended = read_tree_memory(os.getpid()), 0.0, threading.Event()
 
     def watch() -> None:
@@ -224,11 +230,11 @@ def _watch_epoch(way: str, photos: Photos, workers: int, answers: Any) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        open_way(way, photos, workers)(0)
+        open_way(way, Photos(Path(folder), Path(shard), int(count)), int(workers))(0)
     finally:
         ended.set()
         watcher.join()
-    answers.put(max(0.0, peak - before))
+    print(max(0.0, peak - before))
 
 
 class _NoBackbone(nn.Module):

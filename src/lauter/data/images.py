@@ -36,6 +36,8 @@ MIN_SIDE = 4
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """Formats that are read. Pillow's many others are a risk with strangers' files and slow the search down."""
 
+_WHOLE_FILE = 2**20
+"""Bytes that are read of a file at once where all of it will be: decoders ask for a few at a time."""
 _DEEP_RAWMODE = re.compile(r"\b(?:I|L|LA|RGB|RGBA|RGBX|CMYK);16")
 _ORIENTATION_TAG = 0x0112
 _ORIENTATION_SOURCES = frozenset(
@@ -91,7 +93,7 @@ def open_rgb(
             then decoded at the smallest of the scales 1, 1/2, 1/4 and 1/8 that gives it. None decodes all
             of it, as for every other format.
     """
-    with _faults_named(), _open_stream(source) as stream:
+    with _faults_named(), _open_stream(source, _WHOLE_FILE) as stream:
         opened = Image.open(stream, formats=_formats())
         _check_size(opened.size, max_pixels)
         deep = any(_DEEP_RAWMODE.search(str(tile[3])) for tile in opened.tile)
@@ -182,8 +184,8 @@ def _formats() -> tuple[str, ...]:
 
 
 @contextmanager
-def _open_stream(source: bytes | Path) -> Iterator[IO[bytes]]:
-    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
+def _open_stream(source: bytes | Path, buffering: int = -1) -> Iterator[IO[bytes]]:
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb", buffering) as stream:
         if stream.seek(0, io.SEEK_END) == 0:
             raise ImageError("empty", "no bytes")
         stream.seek(0)
