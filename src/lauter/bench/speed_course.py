@@ -103,12 +103,14 @@ def time_stage(course: Course, make: MakeStage, peaks: list[float] | None = None
 def interleave(
     ways: Mapping[str, Callable[[], float]], repeats: int, progress: Progress
 ) -> dict[str, list[float]]:
-    """Images per second of every way in every repeat, the ways in turn."""
+    """Images per second of every way in every repeat, the ways in turn, after one round to warm up."""
     found: dict[str, list[float]] = {name: [] for name in ways}
-    for repeat in range(repeats):
+    for repeat in range(repeats + 1):
         for name, run in ways.items():
-            found[name].append(run())
-            progress.say(f"{repeat + 1}/{repeats} {name}: {found[name][-1]:,.0f} images/s")
+            rate = run()
+            if repeat:
+                found[name].append(rate)
+            progress.say(f"{repeat or 'warm-up'}/{repeats} {name}: {rate:,.0f} images/s")
     return found
 
 
