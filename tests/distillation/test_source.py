@@ -80,6 +80,21 @@ def test_a_bank_teaches_what_the_live_teacher_teaches_on_the_same_views(
         torch.testing.assert_close(ours, theirs, **exact)
 
 
+def test_with_one_seed_a_bank_and_a_live_teacher_make_the_same_student(
+    make_setup: MakeSetup, make_teacher: Callable[..., Network], tmp_path: Path
+) -> None:
+    students = []
+    for kind, seed in (("live", 3), ("bank", 3), ("live", 4)):
+        setup = make_setup(tmp_path / f"{kind}-{seed}")
+        everything = dataclasses.replace(setup, train=np.arange(30))  # a bank's hashes are centred on all
+        source = SourceConfig(kind, views=2, seed=seed)  # type: ignore[arg-type]
+        students.append(teach(everything, make_teacher(), loss="lsh", source=source).student.state_dict())
+    live, banked, other = students
+    torch.testing.assert_close(banked, live, rtol=0, atol=0)
+    with pytest.raises(AssertionError, match="not close"):
+        torch.testing.assert_close(other, live)
+
+
 def test_one_bank_serves_students_of_other_seeds(
     make_setup: MakeSetup, make_teacher: Callable[..., Network], tmp_path: Path
 ) -> None:
@@ -178,6 +193,7 @@ def test_a_bank_needs_a_folder_and_settings_have_ranges(
         ({"kind": "disk"}, "must be live, bank or auto, not 'disk'"),
         ({"views": 0}, "must be 1 or more, not 0 and 1"),
         ({"students": 0}, "must be 1 or more, not 16 and 0"),
+        ({"seed": -1}, "seed must be 0 or more, not -1"),
     ):
         with pytest.raises(ConfigError, match=message):
             dataclasses.replace(SourceConfig(), **bad)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from lauter.distillation.mimic import MimicConfig
 from lauter.distillation.recipe import distill_into
 from lauter.distillation.rivals import METHODS as RIVALS
 from lauter.distillation.rivals import build_rival
-from lauter.distillation.source import SourceConfig
+from lauter.distillation.source import VIEW_SEED, SourceConfig
 from lauter.models import Network, create_network
 from lauter.run import RunDirectory
 from lauter.training.checkpoint import Checkpoints
@@ -76,10 +76,12 @@ MIMICS: dict[str, dict[str, object]] = {
     "lshl2": {"loss": "lshl2"},
     "lsh_expected": {"loss": "lsh_expected"},
     "teacher_head": {"head": "teacher", "gamma": 0.0},
+    "lshl2_same_views": {"source": SourceConfig("live", seed=VIEW_SEED)},
     **{f"lshl2_bank{views}": {"source": SourceConfig("bank", views)} for views in (8, 16, 32)},
 }
 """Mimicking and its variants, as settings of ``MimicConfig``; teacher_head learns from no label, lshl2_bankV
-from V views of each image that the teacher saw before."""
+from V views of each image that the teacher saw before, lshl2_same_views from a live teacher under the views
+and hashes of these banks."""
 
 METHODS = ("none", *MIMICS, *(name for name in RIVALS if name not in ("none", *MIMICS)))
 

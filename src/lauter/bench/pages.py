@@ -254,8 +254,8 @@ PAGES = (
         "bank",
         DISTILL,
         {"accuracy_last": "last epoch, %"},
-        ("lshl2", "lshl2_bank8", "lshl2_bank16", "lshl2_bank32"),
-        against="lshl2",
+        ("lshl2_same_views", "lshl2_bank8", "lshl2_bank16", "lshl2_bank32", "lshl2"),
+        against="lshl2_same_views",
         result="distill-cifar10-10k",
     ),
     Page(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lauter.data.counters import derive_seed
 from lauter.distillation.method import Lesson, Method, Part, Seen, require_shown
-from lauter.distillation.source import VIEW_SEED, SourceConfig
+from lauter.distillation.source import SourceConfig
 from lauter.errors import ConfigError
 from lauter.losses import mimic
 from lauter.losses.directions import cosine, norm_gap
@@ -140,8 +140,9 @@ class Mimic(Method):
         if config.loss == "lsh_expected":
             return
         hashes = config.hashes or choose_hashes(lesson.teacher_size, lesson.image_size)
-        # A bank's hashes must be the same for students of any seed.
-        seed = VIEW_SEED if "bits" in lesson.teacher_shows else lesson.seed
+        seed = lesson.seed if config.source.seed is None else config.source.seed
+        if "bits" in lesson.teacher_shows:
+            seed = config.source.bank_seed  # the same for students of any seed
         generator = torch.Generator().manual_seed(derive_seed(seed, "hashes"))
         weight = draw_hash_weights(hashes, lesson.teacher_size, self.std, generator)
         self.register_buffer("weight", weight)

@@ -26,7 +26,7 @@ from lauter.training.predict import predict
 from lauter.training.setup import Setup
 
 VIEW_SEED = derive_seed(0, "bank")
-"""Of every bank's views and hashes, so that one bank serves students of any seed."""
+"""Of a bank's views and hashes where none is given, so that one bank serves students of any seed."""
 TIMED_IMAGES = 256
 
 
@@ -41,12 +41,15 @@ class SourceConfig:
         views: V, how many views of each image a bank keeps; the student meets them again after V epochs.
         directory: folder of the bank, which other runs may share; empty for one in the run's own directory.
         students: how many students will learn from the bank, for auto.
+        seed: draws views and hashes. None takes the run's own where the teacher is live, and one that is
+            common to all runs for a bank; with the same number both meet the same views.
     """
 
     kind: Literal["live", "bank", "auto"] = "live"
     views: int = 16
     directory: str = ""
     students: int = 1
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("live", "bank", "auto"):
@@ -55,6 +58,13 @@ class SourceConfig:
             raise ConfigError(
                 f"a bank's views and students must be 1 or more, not {self.views} and {self.students}"
             )
+        if self.seed is not None and self.seed < 0:
+            raise ConfigError(f"the source's seed must be 0 or more, not {self.seed}")
+
+    @property
+    def bank_seed(self) -> int:
+        """Of a bank's views and hashes."""
+        return VIEW_SEED if self.seed is None else self.seed
 
 
 def decide_source(
@@ -176,11 +186,12 @@ def open_source(
     """
     device = setup.loop.runtime.device
     if isinstance(teacher, Stored):
-        return StoredTeacher(teacher, device), setup.batches("student", rows, batch_size)
+        batches = setup.batches("student", rows, batch_size, view_seed=config.seed)
+        return StoredTeacher(teacher, device), batches
     if source == "live":
         live = LiveTeacher(teacher, device, want_maps="maps" in parts)
         setup.loop.runtime.split(teacher)
-        return live, setup.batches("student", rows, batch_size)
+        return live, setup.batches("student", rows, batch_size, view_seed=config.seed)
     folder = setup.loop.checkpoints.directory
     if not config.directory and folder is None:
         raise ConfigError("a bank needs a folder: name one (source.directory), or run in a directory")
@@ -191,14 +202,14 @@ def open_source(
         np.arange(len(setup.data)),  # held-out rows too: which ones a run holds out is a matter of its seed
         setup.loop.runtime,
         recipe=setup.view,
-        view_seed=VIEW_SEED,
+        view_seed=config.bank_seed,
         views=config.views,
         image_size=setup.image_size,
         parts=parts,
         hashes=hashes,
         progress=lambda done, total: setup.loop.progress.say(f"bank        {done:,} of {total:,} pictures"),
     )
-    batches = setup.batches("student", rows, batch_size, view_seed=VIEW_SEED, cycle=config.views)
+    batches = setup.batches("student", rows, batch_size, view_seed=config.bank_seed, cycle=config.views)
     bank.require_batches(batches)
     return BankTeacher(bank, device), batches
 
