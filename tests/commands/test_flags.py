@@ -62,7 +62,7 @@ def test_every_setting_is_a_flag_with_dashes(capsys: pytest.CaptureFixture[str])
             on.append(f"--{flag}")
             off.append(f"--no-{flag}")
         else:
-            values.append(f"--{flag}={value}")
+            values.append(f"--{flag}={'null' if value is None else value}")
     # Every help text is there: the first words of the docstrings stand beside the flags.
     assert "share of the labelled images that is never trained on" in " ".join(said.split())
     assert "robust.optimizer: how the weights move" in said

@@ -124,7 +124,7 @@ def test_open_images_rank_behind_closed_ones() -> None:
 def test_intervals_narrow_with_the_images_and_cover_what_they_count() -> None:
     small, large = (estimate(make_world(0.3, 0.2, count=count)) for count in (1000, 9000))
     ratio = (small.open_rate.high - small.open_rate.low) / (large.open_rate.high - large.open_rate.low)
-    assert 1.7 < ratio < 4.5  # 3 by the square root
+    assert 1.5 < ratio < 4.5  # 3 by the square root, less where classes lend each other images
     wide = estimate(make_world(0.3, 0.2, count=1000), level=0.99)
     assert wide.open_rate.high - wide.open_rate.low > small.open_rate.high - small.open_rate.low
     worlds = [make_world(0.3, 0.2, seed=seed, count=1500) for seed in range(12)]
